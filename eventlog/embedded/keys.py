@@ -1,0 +1,125 @@
+"""Keys of the one LMDB database a log keeps everything in.
+
+One unnamed database, so that a commit dirties one tree: every further database would add a page
+to each commit, and with one alone LMDB's own page counts tell how full the log is.
+
+==========  =====================================================  ===============================
+first byte  rest of the key                                        value
+==========  =====================================================  ===============================
+``B``       topic id u32, partition u16, last offset u64,          one chunk of a stored batch
+            chunk u16                                              (`eventlog.embedded.batch`)
+``D``       topic id u32                                           sealed JSON: a deleted topic
+                                                                   with batches yet to be removed
+``F``       topic id u32, partition u16                            sealed `Floor`: where a
+                                                                   partition goes on, once emptied
+``L``       nothing                                                sealed JSON: the log's record
+``T``       topic name in UTF-8                                    sealed JSON: the topic's record
+==========  =====================================================  ===============================
+
+Sealed values begin with the XXH3-64 of the rest, 8 bytes; batches have checksums of their own.
+
+Numbers are big-endian, so that LMDB's order of bytes is the order of numbers: one search for a
+partition's key with any offset finds the batch that holds it, since a batch is filed under its
+*last* offset. Free letters are room for what later comes to live in a log.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+import xxhash
+
+from eventlog.errors import NotALogError
+
+__all__ = ["BatchKey", "Floor", "deleted_key", "floor_key", "sealed", "topic_key", "unsealed"]
+
+LOG_KEY: Final = b"L"
+TOPIC_PREFIX: Final = b"T"
+DELETED_PREFIX: Final = b"D"
+BATCH_PREFIX: Final = b"B"
+
+MAX_CHUNKS: Final = 2**16
+MAX_OFFSET: Final = 2**63 - 1
+
+_batch = struct.Struct(">cIHQH")
+_floor_key = struct.Struct(">cIH")
+_deleted = struct.Struct(">cI")
+_floor = struct.Struct(">QqQ")
+_digest = struct.Struct(">Q")
+
+
+class BatchKey(NamedTuple):
+    """The key of one chunk of a batch."""
+
+    topic_id: int
+    partition: int
+    last_offset: int
+    chunk: int = 0
+
+    def encode(self) -> bytes:
+        """Its 17 bytes, in the order of the numbers."""
+        return _batch.pack(b"B", *self)
+
+    @classmethod
+    def decode(cls, key: bytes) -> BatchKey:
+        """The inverse of `encode`; `key` must be of this kind."""
+        return cls._make(_batch.unpack(key)[1:])
+
+
+class Floor(NamedTuple):
+    """Where a partition goes on that retention has emptied: what its last batch said.
+
+    It is written when the first batch is removed and whenever the last one is; while there are
+    batches, they say more.
+    """
+
+    next_offset: int = 0
+    enqueued_us: int = 0
+    end_position: int = 0
+
+    def encode(self) -> bytes:
+        """Its 24 bytes, sealed."""
+        return sealed(_floor.pack(*self))
+
+    @classmethod
+    def decode(cls, value: bytes) -> Floor:
+        """The inverse of `encode`."""
+        return cls._make(_floor.unpack(unsealed(value)))
+
+
+def sealed(value: bytes) -> bytes:
+    """`value` behind its checksum."""
+    return _digest.pack(xxhash.xxh3_64_intdigest(value)) + value
+
+
+def unsealed(value: bytes | memoryview) -> bytes:
+    """The inverse of `sealed`.
+
+    Raises:
+        NotALogError: the checksum does not match.
+    """
+    rest = bytes(value[8:])
+    if bytes(value[:8]) != _digest.pack(xxhash.xxh3_64_intdigest(rest)):
+        raise NotALogError(f"a record of the log is damaged: {rest[:80]!r}")
+    return rest
+
+
+def encode_batch_key(topic_id: int, partition: int, last_offset: int, chunk: int = 0) -> bytes:
+    """`BatchKey.encode` without making a `BatchKey`, for the paths that make many."""
+    return _batch.pack(b"B", topic_id, partition, last_offset, chunk)
+
+
+def topic_key(name: str) -> bytes:
+    """The key of the record of the topic called `name`."""
+    return TOPIC_PREFIX + name.encode()
+
+
+def deleted_key(topic_id: int) -> bytes:
+    """The key of the mark of a deleted topic."""
+    return _deleted.pack(DELETED_PREFIX, topic_id)
+
+
+def floor_key(topic_id: int, partition: int) -> bytes:
+    """The key of a partition's floor."""
+    return _floor_key.pack(b"F", topic_id, partition)

@@ -1,0 +1,56 @@
+"""Checks of what a topic can be made and configured with; the limits are in docs/limits.md."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from eventlog.embedded.catalog import Compression
+
+__all__ = ["check_bytes", "check_compression", "check_count", "retention_us"]
+
+MAX_PARTITIONS: Final = 10_000
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+MAX_APPEND_BYTES: Final = 128 * 1024 * 1024
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def check_count(value: object, what: str, most: int) -> int:
+    """`value`, if it is an integer from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is an int, not {type(value).__name__}: {value!r:.80}")
+    if not 1 <= value <= most:
+        raise ValueError(f"{what} is from 1 to {most:,}, not {value:,}")
+    return value
+
+
+def check_bytes(value: object, what: str) -> int | None:
+    """`value`, if it is None or a positive number of bytes."""
+    return None if value is None else check_count(value, what, 2**62)
+
+
+def check_compression(value: object) -> Compression:
+    """`value`, if it names a compression."""
+    if value == "zstd":
+        return "zstd"
+    if value == "none":
+        return "none"
+    raise ValueError(f"compression is 'zstd' or 'none', not {value!r:.80}")
+
+
+def retention_us(value: object) -> int | None:
+    """A retention time in microseconds."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        raise TypeError(
+            f"retention is seconds, a timedelta or None, not {type(value).__name__}: {value!r:.80}"
+        )
+    try:
+        length = value if isinstance(value, timedelta) else timedelta(seconds=value)
+    except (OverflowError, ValueError):
+        raise ValueError(f"{value!r} seconds is no retention time") from None
+    if length <= timedelta(0):
+        raise ValueError(f"retention is more than 0 seconds, not {value!r}; None keeps for ever")
+    return length // _MICROSECOND

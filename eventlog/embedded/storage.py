@@ -1,0 +1,432 @@
+"""The LMDB environment of a log: opened once in a process, shared by all who open the log there.
+
+Invariants:
+
+1. A process has an environment open at most once, however often `Environment.acquire` is called:
+   LMDB's locks belong to the process, and closing a second one would drop the first one's.
+2. Nobody is inside a transaction when the environment is closed, opened anew, or the process
+   forks: all pass the gate, and those three close it first.
+3. A read transaction lasts as long as a fetch. No code of a user's runs inside one.
+
+After a fork the child closes its copy before anything else and opens its own on first use. That
+is safe only because of 2, and because no read transaction is kept for later
+(``max_spare_txns=0``): an idle one would own a reader slot of the parent's that closing clears.
+
+Commits are not made here but in `eventlog.embedded.commit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import lmdb
+
+from eventlog.embedded import directory as files
+from eventlog.embedded.commit import Committer
+from eventlog.embedded.locks import Gate, ProcessLock
+from eventlog.errors import (
+    ClosedError,
+    EventLogError,
+    LogBusyError,
+    LogFullError,
+    LogNotFoundError,
+    NotALogError,
+    UnsupportedOperationError,
+)
+
+__all__ = ["Environment", "Options"]
+
+MAX_READERS: Final = 4096
+"""Slots in LMDB's table of readers, for all processes together."""
+
+MAX_READS_PER_PROCESS: Final = 128
+"""Read transactions at one time in one process; more wait for one of them to end."""
+
+MIN_MAP_BYTES: Final = 2**20
+_SMALLEST_FALLBACK_BYTES: Final = 2**30
+_STALE_READER_SECONDS: Final = 5.0
+_FORK_WAIT_SECONDS: Final = 10.0
+_PAGE_HEADER_BYTES: Final = 16
+
+
+class Options(NamedTuple):
+    """How an environment is opened."""
+
+    create: bool
+    read_only: bool
+    durability: files.Durability | None
+    map_size: int
+    lock_timeout: float
+    clock: Callable[[], int]
+
+
+class Environment:
+    """One log's LMDB environment, and how many in this process have it open."""
+
+    def __init__(self, directory: Path, options: Options) -> None:
+        self.directory = directory
+        self.read_only = options.read_only
+        self.map_size = options.map_size
+        self.clock = options.clock
+        self.users = 0
+        self.gate = Gate(MAX_READS_PER_PROCESS)
+        self.committer = Committer(self)
+        self._reopening = threading.Lock()
+        self._stale_readers_after = 0.0
+        self.process_lock: ProcessLock | None = None
+        if not options.read_only:
+            self.process_lock = ProcessLock(directory / files.LOCK_NAME)
+        try:
+            control = self._read_or_create(options)
+            self.durability = control.durability
+            self.log_id = control.log_id
+            self._control = files.ControlFile(directory)
+            self._lmdb: lmdb.Environment | None = None
+            self._generation = b""
+            self._open()
+        except BaseException:
+            if self.process_lock is not None:
+                self.process_lock.close()
+            raise
+
+    # Opening and closing
+
+    @classmethod
+    def acquire(cls, directory: Path, options: Options) -> Environment:
+        """The environment in `directory`, opened unless this process has it open.
+
+        Raises:
+            LogNotFoundError: nothing is there and ``options.create`` is false.
+            NotALogError, FormatVersionError: something else, or something newer, is there.
+            UnsupportedOperationError: made with another durability; or a network file system.
+            LogBusyError: another process kept it locked.
+        """
+        with _registry_lock:
+            key = _prepare(directory, options)
+            environment = _registry.get(key)
+            if environment is None:
+                environment = cls(directory, options)
+                _registry[key] = environment
+            elif environment.read_only and not options.read_only:
+                environment._make_writable()
+            if options.durability not in (None, environment.durability):
+                environment._refuse_durability(options.durability)
+            environment.users += 1
+            environment._key = key
+            return environment
+
+    def release(self) -> None:
+        """Undo one `acquire`; the last one closes the environment."""
+        with _registry_lock:
+            self.users -= 1
+            if self.users:
+                return
+            _registry.pop(self._key, None)
+        with self._reopening, self.gate.closed():
+            if self._lmdb is not None:
+                self._lmdb.close()
+                self._lmdb = None
+        self._control.close()
+        if self.process_lock is not None:
+            self.process_lock.close()
+
+    def _read_or_create(self, options: Options) -> files.Control:
+        control = files.read_control(self.directory)
+        if control is not None:
+            return control
+        if self.process_lock is None or not options.create:
+            raise LogNotFoundError(f"there is no log at {self.directory}")
+        files.refuse_foreign(self.directory)
+        self.process_lock.acquire(options.lock_timeout)
+        try:
+            return files.read_control(self.directory) or self._create(options)
+        finally:
+            self.process_lock.release()
+
+    def _create(self, options: Options) -> files.Control:
+        """Make the log. The control file comes last: a crash before it leaves no log."""
+        control = files.Control(options.durability or "disk", 1, uuid.uuid4())
+        files.remove_leftovers(self.directory, 0)
+        path = self.directory / files.environment_name(control.generation)
+        environment = _open_lmdb(path, self.map_size, read_only=False, synced=True)
+        environment.sync(True)
+        environment.close()
+        files.write_control(self.directory, control)
+        files.sync_directory(self.directory.parent)
+        return control
+
+    def _open(self) -> None:
+        """Open the environment of the current generation."""
+        while True:
+            generation = self._control.generation
+            control = self._control.read()
+            path = self.directory / files.environment_name(control.generation)
+            try:
+                files.check_environment_file(path)
+                opened = _open_lmdb(
+                    path,
+                    self.map_size,
+                    read_only=self.read_only,
+                    synced=control.durability == "disk",
+                )
+            except NotALogError:
+                if generation != self._control.generation:
+                    continue
+                raise
+            if generation == self._control.generation:
+                break
+            opened.close()
+        self._lmdb = opened
+        self._generation = generation
+        self.page_bytes: int = opened.stat()["psize"]
+        self.map_pages: int = opened.info()["map_size"] // self.page_bytes
+        self.chunk_bytes = self.page_bytes - _PAGE_HEADER_BYTES
+        opened.reader_check()
+
+    def reopen(self) -> None:
+        """Close and open again, with nobody inside: after a fork, a compaction, a failure.
+
+        Raises:
+            ClosedError: nobody has the log open any more.
+        """
+        if not self.users:
+            raise ClosedError(f"the log at {self.directory} was closed")
+        with self._reopening, self.gate.closed():
+            if self._lmdb is not None:
+                self._lmdb.close()
+                self._lmdb = None
+            self._open()
+
+    def _make_writable(self) -> None:
+        self.process_lock = ProcessLock(self.directory / files.LOCK_NAME)
+        self.read_only = False
+        self.reopen()
+
+    def _refuse_durability(self, asked: str | None) -> None:
+        raise UnsupportedOperationError(
+            f"the log at {self.directory} was made with durability={self.durability!r}, "
+            f"which cannot be changed: it was opened with durability={asked!r}"
+        )
+
+    # Transactions
+
+    @contextmanager
+    def read(self, lock_timeout: float = 30.0) -> Iterator[lmdb.Transaction]:
+        """A read transaction that hands out views of pages, valid until the block ends.
+
+        Raises:
+            ClosedError: the log was closed.
+            LogBusyError: every reader slot of the log stayed taken for `lock_timeout` seconds.
+        """
+        self.gate.enter()
+        try:
+            transaction = self._begin_read(lock_timeout)
+            try:
+                yield transaction
+            finally:
+                transaction.abort()
+        finally:
+            self.gate.leave()
+
+    def _begin_read(self, lock_timeout: float) -> lmdb.Transaction:
+        """Begin reading; the caller is inside the gate, and is so again when this returns."""
+        deadline = None
+        while True:
+            try:
+                if self._control.generation == self._generation and self._lmdb is not None:
+                    return self._lmdb.begin(buffers=True)
+                self._step_out(self._follow_generation)
+            except lmdb.MapResizedError:
+                self._step_out(self.reopen)
+            except lmdb.ReadersFullError:
+                deadline = deadline or time.monotonic() + lock_timeout
+                self._wait_for_reader_slot(deadline)
+            except (ValueError, lmdb.Error) as error:
+                raise self.translated(error, "reading") from error
+
+    def _step_out(self, do: Callable[[], None]) -> None:
+        """Leave the gate to do what needs it empty."""
+        self.gate.leave()
+        try:
+            do()
+        finally:
+            self.gate.enter()
+
+    def _follow_generation(self) -> None:
+        if self._lmdb is None or self._control.generation != self._generation:
+            self.reopen()
+
+    def _wait_for_reader_slot(self, deadline: float) -> None:
+        assert self._lmdb is not None
+        if self._lmdb.reader_check():
+            return
+        if time.monotonic() > deadline:
+            raise LogBusyError(f"all {MAX_READERS} reader slots of {self.directory} are taken")
+        time.sleep(0.001)
+
+    @property
+    def lmdb(self) -> lmdb.Environment:
+        """The LMDB environment itself, of the current generation; inside the gate only."""
+        if self._lmdb is None:
+            raise ClosedError(f"the log at {self.directory} was closed")
+        return self._lmdb
+
+    def control(self) -> files.Control:
+        """What the control file says now."""
+        return self._control.read()
+
+    def current(self) -> bool:
+        """Whether the environment that is open is the one the log now lives in."""
+        return self._lmdb is not None and self._control.generation == self._generation
+
+    def translated(self, error: Exception, doing: str) -> Exception:
+        """What an error of LMDB's, or of the file system under it, is to our callers."""
+        where = self.directory
+        if isinstance(error, lmdb.MapFullError):
+            size = self.map_pages * self.page_bytes
+            return LogFullError(
+                f"{doing} needs more than the log's map_size of {size} bytes ({where}); "
+                "expire or delete events, or open it with a larger map_size"
+            )
+        if isinstance(error, lmdb.DiskError) or (isinstance(error, lmdb.Error) and _is_full(where)):
+            return LogFullError(f"the disk is full: {doing} at {where} failed")
+        if isinstance(error, lmdb.Error):
+            return EventLogError(f"{doing} at {where} failed: {error}")
+        return error
+
+    def clear_stale_readers(self) -> None:
+        """Free what killed readers hold, at most every few seconds."""
+        now = time.monotonic()
+        if now >= self._stale_readers_after:
+            self._stale_readers_after = now + _STALE_READER_SECONDS
+            self.lmdb.reader_check()
+
+    # Forking
+
+    def _close_in_child(self, quiet: bool) -> None:
+        """In a child just forked: drop what is the parent's. The next use opens anew."""
+        self.gate = Gate(MAX_READS_PER_PROCESS)
+        self.committer = Committer(self)
+        self._reopening = threading.Lock()
+        if quiet and self._lmdb is not None:
+            self._lmdb.close()
+            self._lmdb = None
+        elif self._lmdb is not None:
+            _abandoned.append(self._lmdb)
+            self.committer.refuse("the process forked while a transaction would not end")
+        if self.process_lock is not None:
+            self.process_lock.close()
+            self.process_lock = ProcessLock(self.directory / files.LOCK_NAME)
+
+
+_registry: dict[tuple[int, int], Environment] = {}
+_registry_lock = threading.RLock()
+_abandoned: list[lmdb.Environment] = []
+_fork_quiet: dict[int, bool] = {}
+
+
+def _before_fork() -> None:
+    _registry_lock.acquire()
+    for environment in _registry.values():
+        environment._reopening.acquire()
+        _fork_quiet[id(environment)] = environment.gate.close(_FORK_WAIT_SECONDS)
+
+
+def _after_fork_in_parent() -> None:
+    for environment in _registry.values():
+        environment.gate.open()
+        environment._reopening.release()
+    _fork_quiet.clear()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    for environment in _registry.values():
+        environment._close_in_child(_fork_quiet[id(environment)])
+    _fork_quiet.clear()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+
+
+def _prepare(directory: Path, options: Options) -> tuple[int, int]:
+    """Make or find the directory; its identity is the key under which it is opened once."""
+    if options.create and not options.read_only:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise NotALogError(f"{directory} is a file; a log is a directory") from None
+    try:
+        status = directory.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise LogNotFoundError(f"there is no log at {directory}") from None
+    if not directory.is_dir():
+        raise NotALogError(f"{directory} is a file; a log is a directory")
+    files.refuse_network(directory)
+    return status.st_dev, status.st_ino
+
+
+def _open_lmdb(path: Path, map_size: int, *, read_only: bool, synced: bool) -> lmdb.Environment:
+    """Open one environment; with less address space than asked for where there is not as much.
+
+    ``lib_version=0`` picks LMDB 0.9: py-lmdb carries LMDB 1.0 too, whose format differs.
+    ``metasync=False``: a commit's meta page becomes durable with the next flush, whether that is
+    the next commit's or one of its own; `eventlog.embedded.commit` acknowledges accordingly.
+    """
+    while True:
+        try:
+            return lmdb.open(
+                os.fspath(path),
+                subdir=False,
+                map_size=map_size,
+                readonly=read_only,
+                create=not read_only,
+                lock=not (read_only and _on_read_only_mount(path)),
+                metasync=False,
+                sync=synced,
+                mode=0o666,
+                max_readers=MAX_READERS,
+                max_spare_txns=0,
+                lib_version=0,
+            )
+        except lmdb.MemoryError:
+            if map_size <= _SMALLEST_FALLBACK_BYTES:
+                raise
+            map_size //= 2
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+            raise NotALogError(f"{path} is no LMDB environment: {error}") from error
+        except lmdb.ReadonlyError as error:
+            raise PermissionError(
+                errno.EACCES,
+                "a log is only read by who may write its lock file, so that no writer reuses "
+                "the pages under a reader",
+                f"{path}-lock",
+            ) from error
+
+
+def _on_read_only_mount(path: Path) -> bool:
+    """Whether nobody can write there: then no lock is needed, and none can be taken."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _is_full(directory: Path) -> bool:
+    """Whether a failed write may be for want of room: LMDB calls a short write an EIO."""
+    with contextlib.suppress(OSError):
+        status = os.statvfs(directory)
+        return status.f_bavail * status.f_frsize < 2**20
+    return False

@@ -1,0 +1,517 @@
+"""``Topic`` on the embedded engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import lmdb
+
+from eventlog.embedded import keys, settings
+from eventlog.embedded.batch import EncodedBatch, encode
+from eventlog.embedded.catalog import TopicRecord
+from eventlog.embedded.fetch import fetch
+from eventlog.embedded.partition import PartitionView
+from eventlog.embedded.retention import STEP_ROWS, Removed, remove_deleted, trim
+from eventlog.embedded.writer import Writer
+from eventlog.errors import (
+    EventTooLargeError,
+    PartitionNotFoundError,
+    TopicNotFoundError,
+    UnexpectedOffsetError,
+    UnsupportedOperationError,
+)
+from eventlog.event import (
+    NO_PROPERTIES,
+    Event,
+    Key,
+    PropertyValue,
+    StoredEvent,
+    body_bytes,
+    checked_key,
+    checked_properties,
+)
+from eventlog.log import Body, Duration, PartitionInfo, Receipt, Topic
+from eventlog.partitioning import KeyPartitioner, RoundRobin
+from eventlog.positions import (
+    EARLIEST,
+    LATEST,
+    Anchor,
+    Position,
+    PositionMap,
+    instant,
+    microseconds,
+    of_partition,
+    parse,
+)
+
+if TYPE_CHECKING:
+    from eventlog.embedded.engine import EmbeddedLog
+
+__all__ = ["EmbeddedTopic"]
+
+_UNCHANGED: Final[Any] = object()
+_bodies_of = attrgetter("body")
+_keys_of = attrgetter("key")
+_properties_of = attrgetter("properties")
+_STORED_KINDS: Final = frozenset({Event, StoredEvent})
+
+
+class _ChangedError(Exception):
+    """The topic is not what the work was prepared for; look again and prepare it anew."""
+
+
+class _State(NamedTuple):
+    """A topic's record as this process knows it; replaced whole when another changes it."""
+
+    record: TopicRecord
+    stored: bytes
+    partitioner: KeyPartitioner | None
+    turns: RoundRobin
+
+
+class _Columns(NamedTuple):
+    """Events on their way in, as columns."""
+
+    bodies: list[bytes]
+    keys: list[Key | None] | None
+    properties: list[Mapping[str, PropertyValue]] | None
+
+    def take(self, rows: Sequence[int]) -> _Columns:
+        """Some of them."""
+        return _Columns(
+            [self.bodies[row] for row in rows],
+            self.keys and [self.keys[row] for row in rows],
+            self.properties and [self.properties[row] for row in rows],
+        )
+
+
+class _Part(NamedTuple):
+    """What one append stores in one partition."""
+
+    partition: int
+    count: int
+    batches: list[EncodedBatch]
+
+
+class EmbeddedTopic(Topic):
+    """See `Topic`."""
+
+    def __init__(self, log: EmbeddedLog, record: TopicRecord, stored: bytes) -> None:
+        self._log = log
+        self._key = keys.topic_key(record.name)
+        self._take_record(record, stored)
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name!r} of {self.partitions} partitions in {self._log.location}>"
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        return self._state.record.name
+
+    @property
+    def partitions(self) -> int:
+        return self._state.record.partitions
+
+    @property
+    def retention(self) -> timedelta | None:
+        length = self._state.record.retention_us
+        return None if length is None else timedelta(microseconds=length)
+
+    @property
+    def retention_bytes(self) -> int | None:
+        return self._state.record.retention_bytes
+
+    @property
+    def compression(self) -> str:
+        return self._state.record.compression
+
+    @property
+    def partitioner(self) -> str:
+        return self._state.record.partitioner
+
+    @property
+    def max_event_bytes(self) -> int:
+        return self._state.record.max_event_bytes
+
+    @property
+    def created_at(self) -> datetime:
+        return instant(self._state.record.created_us)
+
+    def _take_record(self, record: TopicRecord, stored: bytes) -> None:
+        function = self._log.partition_function(record.partitioner)
+        self._state = _State(
+            record,
+            stored,
+            None if function is None else KeyPartitioner(function, record.partitions),
+            RoundRobin(record.partitions),
+        )
+
+    def _look(self, transaction: lmdb.Transaction) -> _State:
+        """What the topic is now; the log may have been changed by another process."""
+        stored = transaction.get(self._key)
+        state = self._state
+        if stored is None:
+            raise self._gone()
+        if stored != state.stored:
+            record = TopicRecord.decode(stored)
+            if record.id != state.record.id:
+                raise self._gone()
+            self._take_record(record, bytes(stored))
+        return self._state
+
+    def _gone(self) -> TopicNotFoundError:
+        return TopicNotFoundError(
+            f"topic {self.name!r} was deleted from the log at {self._log.location}"
+        )
+
+    # Changing it
+
+    def configure(
+        self,
+        *,
+        retention: Duration | None = _UNCHANGED,
+        retention_bytes: int | None = _UNCHANGED,
+        max_event_bytes: int = _UNCHANGED,
+        compression: Literal["zstd", "none"] = _UNCHANGED,
+    ) -> None:
+        changes: dict[str, Any] = {}
+        if retention is not _UNCHANGED:
+            changes["retention_us"] = settings.retention_us(retention)
+        if retention_bytes is not _UNCHANGED:
+            changes["retention_bytes"] = settings.check_bytes(retention_bytes, "retention_bytes")
+        if max_event_bytes is not _UNCHANGED:
+            changes["max_event_bytes"] = settings.check_count(
+                max_event_bytes, "max_event_bytes", settings.MAX_EVENT_BYTES
+            )
+        if compression is not _UNCHANGED:
+            changes["compression"] = settings.check_compression(compression)
+        self._change(lambda _: changes)
+
+    def add_partitions(self, count: int) -> None:
+        settings.check_count(count, "count", settings.MAX_PARTITIONS)
+
+        def more(record: TopicRecord) -> dict[str, Any]:
+            total = record.partitions + count
+            settings.check_count(total, "the number of partitions", settings.MAX_PARTITIONS)
+            return {"partitions": total}
+
+        self._change(more)
+        warnings.warn(
+            f"topic {self.name!r} has {self.partitions} partitions now: keys move to others, and "
+            "a key's events are in order only among those appended since",
+            stacklevel=2,
+        )
+
+    def _change(self, changes_to: Any) -> None:
+        def work(writer: Writer) -> tuple[TopicRecord, bytes]:
+            record = self._look(writer.transaction).record
+            old = {name: getattr(record, name) for name in record.__struct_fields__}
+            changed = TopicRecord(**{**old, **changes_to(record)})
+            stored = changed.encode()
+            writer.put(self._key, stored)
+            return changed, stored
+
+        self._take_record(*self._log.commit(work))
+
+    # Appending
+
+    def append(
+        self,
+        body: Body,
+        *,
+        key: Key | None = None,
+        properties: Mapping[str, PropertyValue] | None = None,
+        partition: int | None = None,
+        expect_next: int | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        if isinstance(body, Event):
+            raise TypeError("append takes a body; use append_batch([event]) for an Event")
+        if expect_next is not None and partition is None and key is None:
+            raise ValueError("expect_next needs a partition or a key: whose next offset is meant?")
+        columns = _Columns(
+            [body if type(body) is bytes else body_bytes(body)],
+            None if key is None else [checked_key(key)],
+            None if not properties else [checked_properties(properties)],
+        )
+        (receipt,) = self._store(columns, partition, expect_next, timeout)
+        return receipt
+
+    def append_batch(
+        self,
+        events: Iterable[Event | Body],
+        *,
+        key: Key | None = None,
+        partition: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Receipt]:
+        columns = _columns(events, None if key is None else checked_key(key))
+        if not columns.bodies:
+            return []
+        return self._store(columns, partition, None, timeout)
+
+    def _store(
+        self,
+        columns: _Columns,
+        partition: int | None,
+        expect_next: int | None,
+        timeout: float | None,
+    ) -> list[Receipt]:
+        """Encode, commit, and do both again if the topic was changed in between."""
+        while True:
+            state = self._state
+            parts = self._encode(state, columns, partition)
+
+            def work(
+                writer: Writer, state: _State = state, parts: list[_Part] = parts
+            ) -> list[tuple[int, int]]:
+                return self._write(writer, state, parts, expect_next)
+
+            size = sum(batch.size for part in parts for batch in part.batches)
+            try:
+                stored = self._log.commit(work, timeout=timeout, size=size)
+            except _ChangedError:
+                continue
+            return [
+                Receipt(part.partition, offset, part.count, instant(enqueued_us))
+                for part, (offset, enqueued_us) in zip(parts, stored, strict=True)
+            ]
+
+    def _encode(self, state: _State, columns: _Columns, partition: int | None) -> list[_Part]:
+        self._check_sizes(state.record, columns)
+        compress = state.record.compression == "zstd"
+        return [
+            _Part(
+                number,
+                len(part.bodies),
+                encode(
+                    part.bodies, part.keys, _plain_properties(part.properties), compress=compress
+                ),
+            )
+            for number, part in self._split(state, columns, partition)
+        ]
+
+    def _check_sizes(self, record: TopicRecord, columns: _Columns) -> None:
+        sizes = list(map(len, columns.bodies))
+        if max(sizes) > record.max_event_bytes:
+            row = next(row for row, size in enumerate(sizes) if size > record.max_event_bytes)
+            which = f"event {row} of the batch" if len(sizes) > 1 else "the event"
+            raise EventTooLargeError(
+                f"{which} has a body of {sizes[row]:,} bytes; topic {record.name!r} takes "
+                f"{record.max_event_bytes:,} (max_event_bytes)"
+            )
+        if sum(sizes) > settings.MAX_APPEND_BYTES:
+            raise EventTooLargeError(
+                f"one append takes {settings.MAX_APPEND_BYTES:,} bytes of bodies, "
+                f"this one has {sum(sizes):,}: append it in parts"
+            )
+
+    def _split(
+        self, state: _State, columns: _Columns, partition: int | None
+    ) -> list[tuple[int, _Columns]]:
+        """Which events go to which partition."""
+        if partition is not None:
+            return [(self._check_partition(state.record, partition), columns)]
+        if columns.keys is None:
+            return [(state.turns.next(), columns)]
+        if state.partitioner is None:
+            raise UnsupportedOperationError(
+                f"topic {state.record.name!r} places keys with {state.record.partitioner!r}, which "
+                "this process does not have: hand it to create_topic(..., exist_ok=True), or name "
+                "the partition"
+            )
+        if len(columns.keys) == 1 and columns.keys[0] is not None:
+            return [(state.partitioner.partition(columns.keys[0]), columns)]
+        return _by_partition(columns, columns.keys, state.partitioner, state.turns)
+
+    def _check_partition(self, record: TopicRecord, partition: object) -> int:
+        if isinstance(partition, bool) or not isinstance(partition, int):
+            raise TypeError(f"a partition is an int, not {type(partition).__name__}")
+        if not 0 <= partition < record.partitions:
+            raise PartitionNotFoundError(
+                f"topic {record.name!r} has partitions 0 to {record.partitions - 1}, "
+                f"no partition {partition}"
+            )
+        return partition
+
+    def _write(
+        self, writer: Writer, state: _State, parts: list[_Part], expect_next: int | None
+    ) -> list[tuple[int, int]]:
+        """The work of an append inside the transaction: refuse first, then change."""
+        if self._look(writer.transaction) is not state:
+            raise _ChangedError
+        record = state.record
+        if expect_next is not None:
+            actual = writer.tail(record.id, parts[0].partition).next_offset
+            if actual != expect_next:
+                raise UnexpectedOffsetError(
+                    f"the next offset of partition {parts[0].partition} of topic {record.name!r} "
+                    f"is {actual}, not {expect_next}",
+                    expected=expect_next,
+                    actual=actual,
+                )
+        writer.require_room(batch for part in parts for batch in part.batches)
+        stored = [writer.append(record.id, part.partition, part.batches) for part in parts]
+        if record.retention_us is not None or record.retention_bytes is not None:
+            self._trim(writer, record, parts)
+        if self._log.leftovers:
+            self._log.leftovers = remove_deleted(writer, STEP_ROWS // 4) > 0
+        return stored
+
+    def _trim(self, writer: Writer, record: TopicRecord, parts: list[_Part]) -> None:
+        """Remove what has expired in the partitions just appended to: about twice what came."""
+        retention = record.retention(writer.now_us)
+        chunk_bytes = writer.environment.chunk_bytes
+        left = STEP_ROWS
+        for part in parts:
+            rows = sum(-(-batch.size // chunk_bytes) for batch in part.batches)
+            left -= trim(
+                writer, record.id, part.partition, retention, min(2 * rows + 1, left)
+            ).rows
+
+    # Reading
+
+    def read(
+        self,
+        partition: int,
+        start: Position | PositionMap = EARLIEST,
+        *,
+        end: Position | PositionMap | None = None,
+        max_events: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[StoredEvent]:
+        settings.check_count(max_events, "max_events", 2**62)
+        settings.check_bytes(max_bytes, "max_bytes")
+        now_us = self._log.now_us()
+        self._check_partition(self._state.record, partition)
+        begin = parse(of_partition(start, partition, EARLIEST), now_us)
+        stop = of_partition(end, partition, None)
+        limit = None if stop is None else parse(stop, now_us)
+        with self._log.read() as transaction:
+            record = self._look(transaction).record
+            self._check_partition(record, partition)
+            found = fetch(
+                transaction,
+                record,
+                partition,
+                now_us,
+                self._log.chunk_bytes,
+                begin,
+                limit,
+                max_events,
+                max_bytes,
+            )
+        return found.events()
+
+    def partition_info(self, partition: int) -> PartitionInfo:
+        now_us = self._log.now_us()
+        with self._log.read() as transaction:
+            record = self._look(transaction).record
+            view = PartitionView(transaction, record.id, self._check_partition(record, partition))
+            tail = view.tail()
+            beginning = view.beginning(record.retention(now_us), tail)
+            size = view.size_from(beginning, tail)
+        return PartitionInfo(
+            beginning_offset=beginning,
+            next_offset=tail.next_offset,
+            last_enqueued_offset=tail.next_offset - 1,
+            last_enqueued_at=instant(tail.enqueued_us) if tail.next_offset else None,
+            is_empty=beginning == tail.next_offset,
+            size_bytes=size,
+        )
+
+    def offset_at(self, partition: int, when: datetime | str) -> int:
+        now_us = self._log.now_us()
+        parsed = parse(when, now_us)
+        if isinstance(parsed, int):
+            raise TypeError(f"offset_at takes a time, not the offset {parsed}")
+        with self._log.read() as transaction:
+            record = self._look(transaction).record
+            view = PartitionView(transaction, record.id, self._check_partition(record, partition))
+            tail = view.tail()
+            beginning = view.beginning(record.retention(now_us), tail)
+            if isinstance(parsed, Anchor):
+                return tail.next_offset if parsed is LATEST else beginning
+            return view.offset_at(microseconds(parsed), beginning, tail)
+
+    def expire(self) -> int:
+        removed = 0
+        for partition in range(self.partitions):
+            while True:
+                step = self._expire_step(partition)
+                removed += step.events
+                if not step.rows:
+                    break
+        self._log.remove_deleted()
+        return removed
+
+    def _expire_step(self, partition: int) -> Removed:
+        def work(writer: Writer) -> Removed:
+            record = self._look(writer.transaction).record
+            if partition >= record.partitions:
+                return Removed(0, 0)
+            retention = record.retention(writer.now_us)
+            return trim(writer, record.id, partition, retention, STEP_ROWS)
+
+        return self._log.commit(work)
+
+
+def _columns(events: Iterable[Event | Body], key: Key | None) -> _Columns:
+    """Events as columns, checked; a column in which nothing stands is None."""
+    if isinstance(events, bytes | str | bytearray | memoryview | Event | Mapping):
+        raise TypeError(f"append_batch takes several events, not one {type(events).__name__}")
+    rows = events if isinstance(events, list) else list(events)
+    kinds = set(map(type, rows))
+    if kinds == {bytes}:
+        return _Columns(list(rows), None if key is None else [key] * len(rows), None)  # type: ignore[arg-type]
+    if not kinds <= _STORED_KINDS:
+        rows = [row if isinstance(row, Event) else Event(body_bytes(row)) for row in rows]
+    keys_column = list(map(_keys_of, rows))
+    if key is not None:
+        keys_column = [key if own is None else own for own in keys_column]
+    properties = list(map(_properties_of, rows))
+    return _Columns(
+        list(map(_bodies_of, rows)),
+        keys_column if any(own is not None for own in keys_column) else None,
+        properties if any(properties) else None,
+    )
+
+
+def _plain_properties(
+    properties: list[Mapping[str, PropertyValue]] | None,
+) -> list[dict[str, Any] | None] | None:
+    """Properties as msgpack takes them: nil for an event that has none."""
+    if properties is None:
+        return None
+    return [dict(own) if own is not NO_PROPERTIES and own else None for own in properties]
+
+
+def _by_partition(
+    columns: _Columns,
+    column_of_keys: list[Key | None],
+    partitioner: KeyPartitioner,
+    turns: RoundRobin,
+) -> list[tuple[int, _Columns]]:
+    """Keyed events where their keys say; all without one together to the next in turn."""
+    if None in column_of_keys:
+        keyed = [key for key in column_of_keys if key is not None]
+        placed = iter(partitioner.partition_all(keyed))
+        turn = turns.next()
+        numbers = [turn if key is None else next(placed) for key in column_of_keys]
+    else:
+        numbers = partitioner.partition_all(column_of_keys)  # type: ignore[arg-type]
+    rows: dict[int, list[int]] = {}
+    for row, number in enumerate(numbers):
+        if number in rows:
+            rows[number].append(row)
+        else:
+            rows[number] = [row]
+    if len(rows) == 1:
+        return [(numbers[0], columns)]
+    return [(number, columns.take(rows[number])) for number in sorted(rows)]

@@ -1,0 +1,181 @@
+"""What may be done inside a write transaction: look, put, delete, and add batches to a partition.
+
+A `Writer` lives for one transaction. What callers of `eventlog.embedded.commit` hand in are
+functions of a `Writer`; a rule of theirs is that whatever they refuse, they refuse before their
+first change, so that one caller's mistake spoils nobody else's work in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import lmdb
+
+from eventlog.embedded import keys
+from eventlog.embedded.batch import EncodedBatch
+from eventlog.embedded.partition import PartitionView, Tail
+from eventlog.errors import LogFullError
+
+if TYPE_CHECKING:
+    from eventlog.embedded.storage import Environment
+
+__all__ = ["Tails", "Writer"]
+
+_MOST_TAILS: Final = 20_000
+_PAGES_BESIDE_CHUNKS: Final = 16
+"""What a commit may touch beside the chunks' own pages: the way down to them, the free list."""
+
+
+class Tails:
+    """Tails of partitions as this process's last commit left them.
+
+    They hold as long as nobody else commits, which LMDB's transaction ids tell.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], Tail] = {}
+        self._transaction = -1
+
+    def at(self, transaction: int) -> dict[tuple[int, int], Tail]:
+        """The tails that hold in write transaction number `transaction`."""
+        if transaction != self._transaction + 1 or len(self._known) > _MOST_TAILS:
+            self._known.clear()
+        return self._known
+
+    def committed(self, transaction: int) -> None:
+        """That transaction is committed; what it left in the tails holds."""
+        self._transaction = transaction
+
+    def forget(self) -> None:
+        """It was not committed."""
+        self._known.clear()
+        self._transaction = -1
+
+
+class Writer:
+    """One write transaction."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        transaction: lmdb.Transaction,
+        tails: dict[tuple[int, int], Tail],
+        free_pages: int | None,
+    ) -> None:
+        self.environment = environment
+        self.now_us = environment.clock()
+        self.changes = 0
+        self._transaction = transaction
+        self._cursor = transaction.cursor()
+        self._tails = tails
+        self._free_pages = free_pages
+
+    @property
+    def transaction(self) -> lmdb.Transaction:
+        """The LMDB transaction; to look only."""
+        return self._transaction
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under `key`."""
+        value: bytes | None = self._transaction.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store `value` under `key`, in place of what is there."""
+        self.changes += 1
+        self._transaction.put(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        """Remove `key`; False if it is not there."""
+        self.changes += 1
+        return self._transaction.delete(key)
+
+    def first_key(self, prefix: bytes) -> bytes | None:
+        """The first key that begins with `prefix`."""
+        if self._cursor.set_range(prefix):
+            key = bytes(self._cursor.key())
+            if key.startswith(prefix):
+                return key
+        return None
+
+    def remove_rows(self, first: bytes, behind: bytes, most: int) -> int:
+        """Remove up to `most` rows from `first` on that come before `behind`; how many it were."""
+        cursor = self._cursor
+        removed = 0
+        if not cursor.set_range(first):
+            return 0
+        while removed < most and b"" != cursor.key() < behind:
+            self.changes += 1
+            cursor.delete()
+            removed += 1
+        return removed
+
+    def remove_rows_backwards(self, first: bytes, behind: bytes, most: int) -> int:
+        """Remove up to `most` of the rows from `first` up to `behind`, the last ones first."""
+        cursor = self._cursor
+        removed = 0
+        while removed < most:
+            found = cursor.prev() if cursor.set_range(behind) else cursor.last()
+            if not found or cursor.key() < first:
+                break
+            self.changes += 1
+            cursor.delete()
+            removed += 1
+        return removed
+
+    def require_room(self, batches: Iterable[EncodedBatch]) -> None:
+        """Refuse an append that would leave too little room to remove anything.
+
+        Raises:
+            LogFullError: it would.
+        """
+        if self._free_pages is None:
+            return
+        chunk_bytes = self.environment.chunk_bytes
+        pages = sum(-(-batch.size // chunk_bytes) for batch in batches) + _PAGES_BESIDE_CHUNKS
+        if pages > self._free_pages:
+            raise LogFullError(
+                f"the log at {self.environment.directory} is full: {pages} pages are needed and "
+                f"{max(self._free_pages, 0)} are left of its map_size, less a reserve to remove "
+                "events with; expire or delete some, or open it with a larger map_size"
+            )
+        self._free_pages -= pages
+
+    def tail(self, topic_id: int, partition: int) -> Tail:
+        """Where a partition goes on."""
+        tail = self._tails.get((topic_id, partition))
+        if tail is None:
+            tail = PartitionView(self._transaction, topic_id, partition).tail()
+            self._tails[topic_id, partition] = tail
+        return tail
+
+    def append(
+        self, topic_id: int, partition: int, batches: Sequence[EncodedBatch]
+    ) -> tuple[int, int]:
+        """Add batches to a partition; the offset of their first event, and their enqueued time.
+
+        Time never goes back along a partition, whatever the clock does.
+        """
+        next_offset, enqueued_us, position = self.tail(topic_id, partition)
+        first = next_offset
+        enqueued_us = max(enqueued_us, self.now_us)
+        chunk_bytes = self.environment.chunk_bytes
+        encode_key = keys.encode_batch_key
+        for batch in batches:
+            next_offset += batch.count
+            key = encode_key(topic_id, partition, next_offset - 1)
+            chunks = list(batch.chunks(key, enqueued_us, position, chunk_bytes))
+            self.changes += len(chunks)
+            if len(chunks) == 1:
+                self._transaction.put(key, chunks[0])
+            else:
+                self._cursor.putmulti(
+                    [
+                        (encode_key(topic_id, partition, next_offset - 1, number), chunk)
+                        for number, chunk in enumerate(chunks)
+                    ]
+                )
+            position += batch.size
+        self._tails[topic_id, partition] = Tail(next_offset, enqueued_us, position)
+        return first, enqueued_us

@@ -1,0 +1,432 @@
+"""The contracts every engine keeps: `EventLog`, `Topic` and what they hand out; and `open`.
+
+Nothing here does the work. An engine derives from the two classes; callers, the processor and the
+command line know only these.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
+
+from eventlog.event import Event, Key, PropertyValue, StoredEvent
+from eventlog.positions import EARLIEST, Position, PositionMap
+
+__all__ = [
+    "CheckReport",
+    "Damage",
+    "Duration",
+    "EventLog",
+    "Partitioner",
+    "PartitionInfo",
+    "Receipt",
+    "Topic",
+    "open",
+]
+
+Duration: TypeAlias = float | timedelta
+"""A length of time: seconds or a timedelta."""
+
+Partitioner: TypeAlias = str | Callable[[bytes, int], int]
+"""``"eventhubs"``, ``"kafka"``, or a function of (key, number of partitions)."""
+
+Body: TypeAlias = bytes | str | bytearray | memoryview
+
+
+class Receipt(NamedTuple):
+    """What an append stored: `count` consecutive events from `offset` in one partition."""
+
+    partition: int
+    offset: int
+    count: int
+    enqueued_at: datetime
+
+
+class PartitionInfo(NamedTuple):
+    """A partition at one moment.
+
+    Attributes:
+        beginning_offset: the first offset that can be read; `next_offset` if none can.
+        next_offset: the offset the next event will get.
+        last_enqueued_offset: offset of the last event ever stored; -1 if there was none.
+        last_enqueued_at: when that was; None if there was none.
+        is_empty: whether no event can be read.
+        size_bytes: what the events that can be read take as stored.
+    """
+
+    beginning_offset: int
+    next_offset: int
+    last_enqueued_offset: int
+    last_enqueued_at: datetime | None
+    is_empty: bool
+    size_bytes: int
+
+
+class Damage(NamedTuple):
+    """A place where a log is not what it should be."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    reason: str
+
+
+class CheckReport(NamedTuple):
+    """What `EventLog.check` found.
+
+    Attributes:
+        topics, partitions, batches, events, stored_bytes: how much was looked at.
+        damaged: every batch that does not check out, and every gap between batches.
+        notes: what is not damage, but worth knowing: times in the future, leftovers of deletion.
+    """
+
+    topics: int
+    partitions: int
+    batches: int
+    events: int
+    stored_bytes: int
+    damaged: list[Damage]
+    notes: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.damaged
+
+
+class EventLog(abc.ABC):
+    """Holds topics. Made by `eventlog.open`; thread-safe; use it with ``with``, or close it."""
+
+    @abc.abstractmethod
+    def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int = 4,
+        retention: Duration | None = None,
+        retention_bytes: int | None = None,
+        compression: Literal["zstd", "none"] = "zstd",
+        partitioner: Partitioner = "eventhubs",
+        max_event_bytes: int = 2**20,
+        exist_ok: bool = False,
+    ) -> Topic:
+        """Make a topic.
+
+        Args:
+            name: 1 to 249 characters: letters, digits, ``.``, ``_`` and ``-``, beginning with a
+                letter, a digit or ``_``.
+            partitions: 1 to 10,000. More can be added later, which moves keys.
+            retention: how long an event can be read; None keeps for ever.
+            retention_bytes: how many bytes, as stored, each partition keeps at most (its newest
+                batch it keeps in any case); None sets no limit.
+            compression: ``"zstd"`` where it makes a batch smaller, or ``"none"``.
+            partitioner: places keys on partitions. A function is remembered by its module and
+                name only: a process that does not hand it in again can read, and append with
+                explicit partitions, but not append keyed events.
+            max_event_bytes: largest body an event may have; 1 byte to 64 MiB.
+            exist_ok: take the topic that is there, if it has as many partitions and the same
+                partitioner; warn if it differs otherwise.
+
+        Raises:
+            InvalidNameError: the name breaks the rules.
+            TopicExistsError: it exists; with `exist_ok`, it exists and differs.
+            ValueError, TypeError: another argument is out of range or of a wrong type.
+        """
+
+    @abc.abstractmethod
+    def topic(self, name: str) -> Topic:
+        """The topic of that name.
+
+        Raises:
+            TopicNotFoundError: there is none.
+        """
+
+    @abc.abstractmethod
+    def topics(self) -> list[Topic]:
+        """All topics, in the order of their names."""
+
+    @abc.abstractmethod
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and its events. A new one of that name shares nothing with it.
+
+        Raises:
+            TopicNotFoundError: there is none.
+        """
+
+    @abc.abstractmethod
+    def check(self) -> CheckReport:
+        """Read everything and report what is damaged. Others may go on writing."""
+
+    @abc.abstractmethod
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy the log to a new directory, as it is at this moment, while it is in use.
+
+        Raises:
+            FileExistsError: something is at `path`.
+        """
+
+    @abc.abstractmethod
+    def compact(self) -> None:
+        """Give the disk back what deleted and expired events took.
+
+        The log is copied and the copy takes its place; appends, in all processes, wait for that
+        long, readers do not. It needs room for the copy.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close it. Whatever is used afterwards raises `ClosedError`. Closing twice is fine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Topic(abc.ABC):
+    """A named stream with a fixed number of partitions. Thread-safe."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    @abc.abstractmethod
+    def partitions(self) -> int:
+        """How many partitions it has; they are numbered from 0."""
+
+    @property
+    @abc.abstractmethod
+    def retention(self) -> timedelta | None:
+        """How long an event can be read; None keeps for ever."""
+
+    @property
+    @abc.abstractmethod
+    def retention_bytes(self) -> int | None:
+        """How many bytes each partition keeps at most; None sets no limit."""
+
+    @property
+    @abc.abstractmethod
+    def compression(self) -> str:
+        """``"zstd"`` or ``"none"``."""
+
+    @property
+    @abc.abstractmethod
+    def partitioner(self) -> str:
+        """The name of what places keys on partitions."""
+
+    @property
+    @abc.abstractmethod
+    def max_event_bytes(self) -> int:
+        """The largest body an event may have."""
+
+    @property
+    @abc.abstractmethod
+    def created_at(self) -> datetime:
+        """When it was made."""
+
+    @abc.abstractmethod
+    def configure(
+        self,
+        *,
+        retention: Duration | None = ...,
+        retention_bytes: int | None = ...,
+        max_event_bytes: int = ...,
+        compression: Literal["zstd", "none"] = ...,
+    ) -> None:
+        """Change what can be changed; what is not given stays. See `EventLog.create_topic`."""
+
+    @abc.abstractmethod
+    def add_partitions(self, count: int) -> None:
+        """Add `count` partitions. Keys move: a warning says so.
+
+        Raises:
+            ValueError: `count` is less than 1, or there would be more than 10,000.
+        """
+
+    @abc.abstractmethod
+    def append(
+        self,
+        body: Body,
+        *,
+        key: Key | None = None,
+        properties: Mapping[str, PropertyValue] | None = None,
+        partition: int | None = None,
+        expect_next: int | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Store one event; durable when it returns.
+
+        Args:
+            body, key, properties: see `Event`.
+            partition: where it goes; otherwise the key decides, otherwise the next in turn.
+            expect_next: store it only if the partition's next offset is this one; needs
+                `partition` or `key`.
+            timeout: seconds to wait for other writers, instead of the log's `lock_timeout`.
+
+        Raises:
+            UnexpectedOffsetError: the next offset is not `expect_next`.
+            EventTooLargeError: the body is over the topic's `max_event_bytes`, for example.
+            PartitionNotFoundError, TopicNotFoundError: there is none, or none any more.
+            UnsupportedOperationError: it has a key and the topic's partitioner is not known
+                here, or the log was opened to be read.
+            LogBusyError: others wrote for longer than `timeout`.
+            LogFullError: there is no room.
+            TypeError, ValueError: see `Event`.
+        """
+
+    @abc.abstractmethod
+    def append_batch(
+        self,
+        events: Iterable[Event | Body],
+        *,
+        key: Key | None = None,
+        partition: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Receipt]:
+        """Store events, all or none; durable when it returns. One receipt per partition touched.
+
+        Events with a key go where it says; those without go together to the next partition in
+        turn. Within a partition they keep the order given.
+
+        Args:
+            events: `Event` objects, bodies, or both.
+            key: the key of those that have none of their own.
+            partition: where all of them go, whatever their keys.
+            timeout: see `append`.
+
+        Raises:
+            EventTooLargeError: one is over its limit, or all are over 128 MiB together.
+            Exception: see `append`.
+        """
+
+    @abc.abstractmethod
+    def read(
+        self,
+        partition: int,
+        start: Position | PositionMap = EARLIEST,
+        *,
+        end: Position | PositionMap | None = None,
+        max_events: int = 1000,
+        max_bytes: int | None = None,
+    ) -> list[StoredEvent]:
+        """One fetch: the events from `start` on that are there now. Never waits.
+
+        Args:
+            start: the first event; see `Position`.
+            end: the event to stop before; None reads to what is the end now.
+            max_events: at most as many.
+            max_bytes: stop before the bodies have more bytes than this, but after one event.
+
+        Raises:
+            OffsetOutOfRangeError: `start` is an offset before the beginning or past the end.
+            CorruptBatchError: the batch at `start` is damaged. (Events before a damaged batch
+                are returned first.)
+            PartitionNotFoundError, TopicNotFoundError: there is none, or none any more.
+        """
+
+    @abc.abstractmethod
+    def partition_info(self, partition: int) -> PartitionInfo:
+        """Offsets, times and size of a partition now.
+
+        Raises:
+            PartitionNotFoundError: there is none of that number.
+        """
+
+    @abc.abstractmethod
+    def offset_at(self, partition: int, when: datetime | str) -> int:
+        """The first offset enqueued at or after `when`; the next offset if there is none yet."""
+
+    @abc.abstractmethod
+    def expire(self) -> int:
+        """Remove now what has expired; the number of events removed.
+
+        What has expired is never returned, whether removed or not: this frees its space.
+        """
+
+
+def open(
+    location: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    durability: Literal["disk", "process"] | None = "disk",
+    lock_timeout: float = 30.0,
+    map_size: int = 2**40,
+    **engine_options: Any,
+) -> EventLog:
+    """Open a log, and make it if it is not there.
+
+    Args:
+        location: a path; ``file:PATH``; ``memory:`` (a new log in memory each time) or
+            ``memory:NAME`` (one the process shares).
+        create: make a log where there is none.
+        read_only: do not write. A log must be there.
+        durability: ``"disk"``: what is acknowledged survives a power cut. ``"process"``: it
+            survives killed processes only, and a power cut may damage the whole log. Fixed when
+            a log is made, and another is refused; None takes what it was made with.
+        lock_timeout: seconds an append waits for other writers.
+        map_size: bytes the log may grow to; so much address space is taken, no more is used
+            than needed. Where the machine has less to give, it is halved until it fits. The
+            first `open` of a log in a process decides.
+        engine_options: what only one engine knows. Embedded: ``clock``, a function that gives
+            microseconds since 1970 instead of the system's clock, for tests.
+
+    Raises:
+        LogNotFoundError: nothing is there, and `create` is false or `read_only` true.
+        NotALogError: something else is there, or it is too damaged to open.
+        FormatVersionError: a newer version wrote it.
+        UnsupportedOperationError: the log has another durability, the location is on a network
+            file system, or there is no engine for such a location.
+        LogBusyError: another process kept it locked.
+    """
+    from eventlog.embedded.engine import open_embedded
+
+    options = {
+        "create": create,
+        "read_only": read_only,
+        "durability": durability,
+        "lock_timeout": lock_timeout,
+        "map_size": map_size,
+        **engine_options,
+    }
+    kind, place = _split_location(location)
+    return open_embedded(kind, place, **options)
+
+
+def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
+    """``("file", path)`` or ``("memory", name)``."""
+    from eventlog.errors import UnsupportedOperationError
+
+    text = os.fspath(location)
+    if not isinstance(text, str):
+        raise TypeError(f"a location is a str or a path of str, not {type(text).__name__}")
+    scheme, colon, rest = text.partition(":")
+    if not isinstance(location, str) or not colon or len(scheme) < 2 or "/" in scheme:
+        if not text:
+            raise ValueError("an empty location names no log")
+        return "file", text
+    if scheme == "file":
+        return "file", rest.removeprefix("//")
+    if scheme == "memory":
+        return "memory", rest
+    raise UnsupportedOperationError(
+        f"there is no engine for {scheme}: locations; known are paths, file: and memory:"
+    )
+
+
+def as_list(events: Iterable[Event | Body]) -> Sequence[Event | Body]:
+    """`events` as something that can be gone through twice."""
+    return events if isinstance(events, list | tuple) else list(events)

@@ -1,0 +1,1 @@
+"""Crash tests: power cuts, killed processes and damaged bytes, and what survives them."""
