@@ -9,7 +9,7 @@
     |   |-- TopicNotFoundError        (LookupError)        no such topic, or it was deleted
     |   |-- TopicExistsError                               made before, and differently
     |   |-- LogNotFoundError          (FileNotFoundError)  nothing here, and create=False
-    |   |-- EventTooLargeError        (ValueError)         a body, key, properties or append too large
+    |   |-- EventTooLargeError        (ValueError)         a body, key or append is too large
     |   |-- UnexpectedOffsetError                          expect_next was not the next offset
     |   |-- OffsetOutOfRangeError     (LookupError)        before the beginning or past the end
     |   |-- UnsupportedOperationError                      this log or engine cannot do that

@@ -20,7 +20,7 @@ from eventlog.errors import EventTooLargeError
 __all__ = ["NO_PROPERTIES", "Event", "Key", "Origin", "PropertyValue", "StoredEvent"]
 
 Key: TypeAlias = str | bytes
-PropertyValue: TypeAlias = None | bool | int | float | str | bytes | datetime
+PropertyValue: TypeAlias = bool | int | float | str | bytes | datetime | None
 
 MAX_KEY_BYTES: Final = 1024
 """Length of a key in bytes, of its UTF-8 if it is a ``str``."""
@@ -182,7 +182,7 @@ class StoredEvent(Event, frozen=True, gc=False):
         )
 
     def _described(self) -> list[str]:
-        parts = Event._described(self)
+        parts = super()._described()
         if self._origin is not None:
             parts += [f"topic={self.topic!r}", f"partition={self.partition}"]
         return [*parts, f"offset={self.offset}"]

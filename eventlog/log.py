@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
+
+import msgspec
 
 from eventlog.event import Event, Key, PropertyValue, StoredEvent
 from eventlog.positions import EARLIEST, Position, PositionMap
@@ -21,8 +23,8 @@ __all__ = [
     "Damage",
     "Duration",
     "EventLog",
-    "Partitioner",
     "PartitionInfo",
+    "Partitioner",
     "Receipt",
     "Topic",
     "open",
@@ -37,7 +39,7 @@ Partitioner: TypeAlias = str | Callable[[bytes, int], int]
 Body: TypeAlias = bytes | str | bytearray | memoryview
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What an append stored: `count` consecutive events from `offset` in one partition."""
 
     partition: int
@@ -425,8 +427,3 @@ def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
     raise UnsupportedOperationError(
         f"there is no engine for {scheme}: locations; known are paths, file: and memory:"
     )
-
-
-def as_list(events: Iterable[Event | Body]) -> Sequence[Event | Body]:
-    """`events` as something that can be gone through twice."""
-    return events if isinstance(events, list | tuple) else list(events)

@@ -31,7 +31,7 @@ LATEST: Final = Anchor.LATEST
 """Behind the last event that is there: only what is appended from now on."""
 
 Position: TypeAlias = int | datetime | str | Anchor
-"""An offset, an instant (the first event at or after it), ``"-24h"`` or an ISO time, or an anchor."""
+"""An offset, an instant (the first event at or after it), ``"-24h"``, an ISO time, or an anchor."""
 
 PositionMap: TypeAlias = Mapping[int, Position]
 """Positions by partition."""

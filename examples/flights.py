@@ -33,15 +33,16 @@ from eventlog import Event
 
 TOPIC = "departures"
 PARTITIONS = 16
-FETCH = 10_000
+BATCH = 5000  # events per append
+FETCH = 10_000  # events per read, at most
 BAR_WIDTH = 40
 
 PARSE, ENCODE, APPEND, READ, PROVE = "parse the CSV", "encode as JSON", "append", "read", "prove"
 STEPS = {  # the log is timed apart from what this script does around it
     PARSE: "not the log: decompress, and make typed structs",
     ENCODE: "not the log: JSON, and Event objects",
-    APPEND: "the log: append_batch, durable on return",
-    READ: "the log: read, into Event objects",
+    APPEND: f"the log: append_batch of {BATCH:,}, durable on return",
+    READ: f"the log: read of up to {FETCH:,}, as Event objects",
     PROVE: "not the log: digests, JSON decoding, comparisons",
 }
 
@@ -88,31 +89,23 @@ class ProofError(Exception):
 
 def main() -> int:
     """Run the demo; the exit status is 0 only if everything was proved."""
-    arguments = parse_arguments()
+    parser = argparse.ArgumentParser(description="Put the flights of 2013 from New York in a log.")
+    parser.add_argument("directory", nargs="?", type=Path, help="an empty one (default: temporary)")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="eventlog-flights-") as temporary:
         directory = arguments.directory or Path(temporary)
         if directory.is_dir() and any(directory.iterdir()):
             print(f"flights: {directory} is not empty", file=sys.stderr)
             return 2
         try:
-            run(directory, arguments.batch)
+            run(directory)
         except (ProofError, importlib.metadata.PackageNotFoundError) as error:
             print(f"flights: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description="Put the flights of 2013 from New York in a log.")
-    parser.add_argument(
-        "directory", nargs="?", type=Path, help="for the log, kept (default: temporary)"
-    )
-    parser.add_argument("--batch", type=int, default=5000, help="events per append (default: 5000)")
-    return parser.parse_args()
-
-
-def run(directory: Path, batch: int) -> None:
+def run(directory: Path) -> None:
     """Write, close, reopen, read and prove, then report.
 
     Raises:
@@ -120,7 +113,7 @@ def run(directory: Path, batch: int) -> None:
     """
     stopwatch = Stopwatch()
     with eventlog.open(directory) as log:
-        written = write(log, read_csv(find_csv()), batch, stopwatch)
+        written = write(log, read_csv(find_csv()), stopwatch)
     with eventlog.open(directory, create=False) as log:
         proof = read_back(log, written, stopwatch)
     proof.complete()
@@ -160,16 +153,14 @@ class Written:
         self.bytes_in += len(event.body) + len(event.key or "")
 
 
-def write(
-    log: eventlog.EventLog, flights: Iterator[Flight], batch: int, stopwatch: Stopwatch
-) -> Written:
-    """Append the flights in the order of the file, ``batch`` events at a time."""
+def write(log: eventlog.EventLog, flights: Iterator[Flight], stopwatch: Stopwatch) -> Written:
+    """Append the flights in the order of the file."""
     topic = log.create_topic(TOPIC, partitions=PARTITIONS)
     written = Written()
     encoder = msgspec.json.Encoder()
     while True:
         with stopwatch.timing(PARSE):
-            chunk = list(islice(flights, batch))
+            chunk = list(islice(flights, BATCH))
         if not chunk:
             return written
         with stopwatch.timing(ENCODE):

@@ -36,11 +36,13 @@ What this module deliberately does not do: number events, look at clocks, or tou
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 import msgspec
 import xxhash
@@ -83,7 +85,7 @@ class BatchDamagedError(ValueError):
     """The bytes of a batch do not check out; the message says where."""
 
 
-class EncodedBatch(NamedTuple):
+class EncodedBatch(msgspec.Struct, frozen=True, gc=False):
     """Events encoded and compressed, ready to be given an offset and a time."""
 
     count: int
@@ -123,7 +125,7 @@ class EncodedBatch(NamedTuple):
             yield view[start : start + chunk_bytes]
 
 
-class Header(NamedTuple):
+class Header(msgspec.Struct, frozen=True, gc=False):
     """The header of a stored batch, checked."""
 
     codec: int
@@ -138,10 +140,6 @@ class Header(NamedTuple):
     def end_position(self) -> int:
         """The partition's position behind this batch."""
         return self.position + HEADER_BYTES + self.stored_bytes
-
-    def chunk_count(self, chunk_bytes: int) -> int:
-        """How many chunks the batch is stored in."""
-        return -(-(HEADER_BYTES + self.stored_bytes) // chunk_bytes)
 
     @classmethod
     def decode(cls, key: bytes, chunk: bytes | memoryview) -> Header:
@@ -231,13 +229,23 @@ _zstd = _Zstd()
 
 
 def _compress(raws: list[bytes]) -> list[bytes | None]:
-    """One frame each, or None for what is too small to try."""
+    """One frame each, or None for what is too small to try. Large appends use other cores too."""
     if len(raws) > 1 and sum(map(len, raws)) >= _PARALLEL_RAW_BYTES:
-        threads = min(len(raws), os.cpu_count() or 1, 4)
-        frames = _zstd.compressor.multi_compress_to_buffer(raws, threads=threads)
-        return [frame.tobytes() for frame in frames]
-    compress = _zstd.compressor.compress
-    return [compress(raw) if len(raw) >= _MIN_COMPRESSED_BYTES else None for raw in raws]
+        return list(_helpers().map(_frame, raws))
+    return list(map(_frame, raws))
+
+
+def _frame(raw: bytes) -> bytes | None:
+    return _zstd.compressor.compress(raw) if len(raw) >= _MIN_COMPRESSED_BYTES else None
+
+
+@functools.cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that compress: zstd works without the interpreter's lock."""
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="eventlog-zstd")
+
+
+os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def open_payload(header: Header, payload: bytes | memoryview) -> Columns:
@@ -294,7 +302,7 @@ class Columns:
         return self._column(self._properties, start, stop)
 
     def _column(self, column: memoryview, start: int, stop: int) -> list[Any] | None:
-        if column == _NIL:
+        if bytes(column[:1]) == _NIL:
             return None
         count, first = _array_header(column)
         if count != self.count:
@@ -321,14 +329,21 @@ def _array_header(column: memoryview) -> tuple[int, int]:
     raise BatchDamagedError(f"a column begins with {tag:#x}, which is no array")
 
 
+# Bytes that follow a tag, or bytes that say how many follow.
 _FIXED_BYTES: Final[dict[int, int]] = {
-    **{0xC0: 0, 0xC2: 0, 0xC3: 0},
-    **{0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8},
-    **{0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17},
+    0xC0: 0,
+    0xC2: 0,
+    0xC3: 0,
+    0xCA: 4,
+    0xCB: 8,
+    **{0xCC + power: 2**power for power in range(4)},
+    **{0xD0 + power: 2**power for power in range(4)},
+    **{0xD4 + power: 1 + 2**power for power in range(5)},
 }
 _LENGTH_BYTES: Final[dict[int, int]] = {
-    **{0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4},
-    **{0xC7: 1, 0xC8: 2, 0xC9: 4},
+    **{0xC4 + power: 2**power for power in range(3)},
+    **{0xC7 + power: 2**power for power in range(3)},
+    **{0xD9 + power: 2**power for power in range(3)},
 }
 _EXT: Final = frozenset({0xC7, 0xC8, 0xC9})
 _MAP_LENGTH_BYTES: Final = {0xDE: 2, 0xDF: 4}

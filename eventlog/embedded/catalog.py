@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import lmdb
 import msgspec

@@ -10,7 +10,7 @@ import lmdb
 
 from eventlog.embedded.batch import BatchDamagedError, open_payload
 from eventlog.embedded.catalog import TopicRecord, read_topics
-from eventlog.embedded.partition import Batch, PartitionView, Tail
+from eventlog.embedded.partition import Batch, PartitionView
 from eventlog.log import CheckReport, Damage
 from eventlog.positions import instant
 
@@ -22,102 +22,104 @@ _BATCHES_PER_TRANSACTION: Final = 200
 _Read = Callable[[], AbstractContextManager[lmdb.Transaction]]
 
 
-def check_log(read: _Read, chunk_bytes: int, now_us: int) -> CheckReport:
+def check_log(read: _Read, now_us: int) -> CheckReport:
     """See `EventLog.check`."""
     with read() as transaction:
         records = read_topics(transaction)
-    check = _Check(read, chunk_bytes, now_us)
-    for record in records:
-        for partition in range(record.partitions):
-            check.partition(record, partition)
+    checks = [
+        _PartitionCheck(read, record, partition, now_us)
+        for record in records
+        for partition in range(record.partitions)
+    ]
+    for check in checks:
+        check.run()
     return CheckReport(
         topics=len(records),
-        partitions=sum(record.partitions for record in records),
-        batches=check.batches,
-        events=check.events,
-        stored_bytes=check.stored_bytes,
-        damaged=check.damaged,
-        notes=check.notes,
+        partitions=len(checks),
+        batches=sum(check.batches for check in checks),
+        events=sum(check.events for check in checks),
+        stored_bytes=sum(check.stored_bytes for check in checks),
+        damaged=[damage for check in checks for damage in check.damaged],
+        notes=[note for check in checks for note in check.notes()],
     )
 
 
-class _Check:
-    """Goes through partitions, and counts."""
+class _PartitionCheck:
+    """Looks at every batch of a partition that has not expired, and counts."""
 
-    def __init__(self, read: _Read, chunk_bytes: int, now_us: int) -> None:
+    def __init__(self, read: _Read, record: TopicRecord, partition: int, now_us: int) -> None:
         self._read = read
-        self._chunk_bytes = chunk_bytes
+        self._record = record
+        self._partition = partition
         self._now_us = now_us
+        self._next_offset = 0
+        self._last_us = -(2**63)
         self.batches = 0
         self.events = 0
         self.stored_bytes = 0
         self.damaged: list[Damage] = []
-        self.notes: list[str] = []
 
-    def partition(self, record: TopicRecord, partition: int) -> None:
-        """Look at every batch of a partition that has not expired."""
-        at: int | None = None
-        last_us = 0
-        while True:
+    def run(self) -> None:
+        """Look at all of it."""
+        more = True
+        while more:
             with self._read() as transaction:
-                view = PartitionView(transaction, record.id, partition)
-                tail = view.tail()
-                beginning = view.beginning(record.retention(self._now_us), tail)
-                at = beginning if at is None else max(at, beginning)
-                for _ in range(_BATCHES_PER_TRANSACTION):
-                    batch = view.batch_at(at)
-                    if batch is None:
-                        break
-                    last_us = self._batch(record, partition, view, batch, at, last_us)
-                    at = batch.last_offset + 1
+                more = self._some(PartitionView(transaction, self._record.id, self._partition))
+
+    def _some(self, view: PartitionView) -> bool:
+        """Look at some batches; False if there are no more."""
+        tail = view.tail()
+        beginning = view.beginning(self._record.retention(self._now_us), tail)
+        self._next_offset = max(self._next_offset, beginning)
+        for _ in range(_BATCHES_PER_TRANSACTION):
+            batch = view.batch_at(self._next_offset)
             if batch is None:
-                break
-        self._end(record, partition, tail, last_us)
+                return False
+            self._batch(view, batch)
+            self._next_offset = batch.last_offset + 1
+        return True
 
-    def _batch(
-        self,
-        record: TopicRecord,
-        partition: int,
-        view: PartitionView,
-        batch: Batch,
-        at: int,
-        last_us: int,
-    ) -> int:
-        """Look at one batch that should begin at `at`; its enqueued time."""
+    def _batch(self, view: PartitionView, batch: Batch) -> None:
         self.batches += 1
-        for reason in self._faults(view, batch, at, last_us):
-            self.damaged.append(Damage(record.name, partition, at, batch.last_offset, reason))
-            return last_us
-        assert batch.header is not None
-        self.events += batch.header.count
-        self.stored_bytes += batch.header.end_position - batch.header.position
-        return batch.header.enqueued_us
+        reason = next(self._faults(view, batch), None)
+        if reason is not None:
+            self.damaged.append(
+                Damage(
+                    self._record.name,
+                    self._partition,
+                    self._next_offset,
+                    batch.last_offset,
+                    reason,
+                )
+            )
+        elif batch.header is not None:
+            self.events += batch.header.count
+            self.stored_bytes += batch.header.end_position - batch.header.position
+            self._last_us = batch.header.enqueued_us
 
-    def _faults(
-        self, view: PartitionView, batch: Batch, at: int, last_us: int
-    ) -> Iterator[str]:
+    def _faults(self, view: PartitionView, batch: Batch) -> Iterator[str]:
         header = batch.header
         if header is None:
             yield batch.damage
             return
         first = batch.last_offset + 1 - header.count
-        if first > at:
-            yield f"offsets {at} to {first - 1} are missing before it"
-        if header.enqueued_us < last_us:
-            yield f"its time is {instant(header.enqueued_us)}, earlier than the batch before it"
+        if first > self._next_offset:
+            yield f"offsets {self._next_offset} to {first - 1} are missing before it"
+        if header.enqueued_us < self._last_us:
+            yield f"its time, {instant(header.enqueued_us)}, is before that of the batch before it"
         try:
-            columns = open_payload(header, view.payload(batch, self._chunk_bytes))
+            columns = open_payload(header, view.payload(batch))
             columns.bodies(0, header.count)
             columns.keys(0, header.count)
             columns.properties(0, header.count)
         except BatchDamagedError as error:
             yield str(error)
 
-    def _end(self, record: TopicRecord, partition: int, tail: Tail, last_us: int) -> None:
-        if last_us > self._now_us:
-            self.notes.append(
-                f"topic {record.name!r}, partition {partition}: the last event was enqueued at "
-                f"{instant(last_us)}, later than now: the clock was ahead once, and new events "
-                "get that time until it has passed"
+    def notes(self) -> Iterator[str]:
+        """What is no damage, but worth knowing."""
+        if self._last_us > self._now_us:
+            yield (
+                f"topic {self._record.name!r}, partition {self._partition}: the last event was "
+                f"enqueued at {instant(self._last_us)}, later than now: the clock was ahead once, "
+                "and new events get that time until it has passed"
             )
-

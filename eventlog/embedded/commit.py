@@ -316,7 +316,7 @@ class Committer:
         try:
             assert ticket.exclusive is not None
             ticket.result = ticket.exclusive()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and raised there
             ticket.error = error
         finally:
             self._environment.gate.enter()
@@ -327,7 +327,7 @@ class Committer:
         """Commit a group together or, where that fails for one's sake, one by one."""
         try:
             self._transact(group)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the callers', and raised there
             if len(group.tickets) == 1:
                 group.tickets[0].settle(error)
                 return
@@ -340,10 +340,7 @@ class Committer:
         env = environment.lmdb
         environment.clear_stale_readers()
         free_pages = self._free_pages(env, sum(ticket.bytes for ticket in group.tickets))
-        try:
-            transaction = env.begin(write=True)
-        except lmdb.Error as error:
-            raise environment.translated(error, "beginning a write") from error
+        transaction = self._begin(env)
         number = transaction.id()
         try:
             writer = Writer(environment, transaction, self._tails.at(number), free_pages)
@@ -367,6 +364,12 @@ class Committer:
                 transaction.abort()
                 self._tails.forget()
         self._join(group)
+
+    def _begin(self, env: lmdb.Environment) -> lmdb.Transaction:
+        try:
+            return env.begin(write=True)
+        except lmdb.Error as error:
+            raise self._environment.translated(error, "beginning a write") from error
 
     def _apply(self, ticket: _Ticket[Any], writer: Writer) -> None:
         """Run one caller's work; what it refuses before its first change is its error alone."""
@@ -414,10 +417,10 @@ class Committer:
         try:
             environment.gate.enter()
             try:
-                environment.lmdb.sync(True)
+                environment.lmdb.sync(True)  # noqa: FBT003 - its only parameter: even if not asked to
             finally:
                 environment.gate.leave()
-        except Exception as error:
+        except (lmdb.Error, EventLogError) as error:
             self._flush_failed(error)
         else:
             self._flushed()

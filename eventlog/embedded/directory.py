@@ -251,10 +251,13 @@ def _meta(page: bytes) -> _Meta | None:
     return _Meta(page_size, *_META_TAIL.unpack_from(page, _META_TAIL_AT))
 
 
-_NETWORK_FILE_SYSTEMS: Final = frozenset(
-    "9p afs beegfs ceph cifs coda fuse.ceph fuse.glusterfs fuse.sshfs fuse.s3fs glusterfs gfs gfs2 "
-    "gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs smb2 smb3 smbfs".split()
-)
+# fmt: off
+_NETWORK_FILE_SYSTEMS: Final = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs",
+    "fuse.sshfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
+    "orangefs", "smb2", "smb3", "smbfs",
+})
+# fmt: on
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 

@@ -39,7 +39,7 @@ __all__ = ["EmbeddedLog", "open_embedded"]
 
 T = TypeVar("T")
 
-_MEMORY_FILE_SYSTEM: Final = Path("/dev/shm")
+_MEMORY_FILE_SYSTEM: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory of our own in it
 _PartitionFunction = str | Callable[[bytes, int], int]
 
 
@@ -47,7 +47,7 @@ class EmbeddedLog(EventLog):
     """See `EventLog`. Several of them may share one `Environment` in a process."""
 
     def __init__(
-        self, directory: Path, options: Options, location: str, removed_on_close: bool = False
+        self, directory: Path, options: Options, location: str, *, removed_on_close: bool = False
     ) -> None:
         self.location = location
         self.leftovers = False
@@ -81,11 +81,6 @@ class EmbeddedLog(EventLog):
         if environment is None:
             raise ClosedError(f"the log at {self.location} was closed")
         return environment
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Length of the chunks batches are stored in."""
-        return self.environment.chunk_bytes
 
     def now_us(self) -> int:
         """The log's clock: microseconds since 1970."""
@@ -141,7 +136,9 @@ class EmbeddedLog(EventLog):
             self._functions[wanted.partitioner] = partitioner
         if exist_ok and (there := self._find(name)) is not None:
             return self._taken(wanted, there)
-        return self._taken(wanted, self.commit(lambda writer: _create(writer, wanted, exist_ok)))
+        return self._taken(
+            wanted, self.commit(lambda writer: _create(writer, wanted, exist_ok=exist_ok))
+        )
 
     def _taken(self, wanted: TopicRecord, there: tuple[TopicRecord, bytes]) -> Topic:
         """The topic that is there; a warning if it is not quite what was wanted."""
@@ -198,7 +195,7 @@ class EmbeddedLog(EventLog):
     # The log as a whole
 
     def check(self) -> CheckReport:
-        return check_log(self.read, self.chunk_bytes, self.now_us())
+        return check_log(self.read, self.now_us())
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         backup(self.environment, Path(path))
@@ -219,7 +216,7 @@ class EmbeddedLog(EventLog):
             _forget_memory(self._directory)
 
 
-def _create(writer: Writer, wanted: TopicRecord, exist_ok: bool) -> tuple[TopicRecord, bytes]:
+def _create(writer: Writer, wanted: TopicRecord, *, exist_ok: bool) -> tuple[TopicRecord, bytes]:
     """Make a topic, inside the transaction."""
     key = keys.topic_key(wanted.name)
     there = writer.get(key)

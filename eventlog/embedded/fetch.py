@@ -5,18 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import repeat
 from types import MappingProxyType
-from typing import NamedTuple
-
-import lmdb
+from typing import NamedTuple, TypeAlias
 
 from eventlog.embedded.batch import BatchDamagedError, Columns, Header, open_payload
-from eventlog.embedded.catalog import TopicRecord
-from eventlog.embedded.partition import Batch, PartitionView
+from eventlog.embedded.partition import Batch, PartitionView, Retention, Tail
 from eventlog.errors import CorruptBatchError, OffsetOutOfRangeError
 from eventlog.event import NO_PROPERTIES, Origin, StoredEvent
 from eventlog.positions import EARLIEST, Anchor, instant, microseconds
 
-__all__ = ["Fetched", "fetch"]
+__all__ = ["Fetched", "Wanted", "fetch"]
+
+_Parsed: TypeAlias = Anchor | int | datetime
+
+
+class Wanted(NamedTuple):
+    """What a caller of `Topic.read` asked for."""
+
+    start: _Parsed
+    end: _Parsed | None
+    max_events: int
+    max_bytes: int | None
 
 
 class _Found(NamedTuple):
@@ -48,18 +56,13 @@ class Fetched(NamedTuple):
         events: list[StoredEvent] = []
         for found in self.batches:
             try:
-                columns = open_payload(found.header, found.payload)
-                some = self._decode(found, columns)
+                some = self._decode(found, open_payload(found.header, found.payload))
             except BatchDamagedError as error:
                 if events:
                     return self._within_bytes(events)
-                raise corrupt(
-                    self.topic,
-                    self.partition,
-                    found.first_offset,
-                    found.first_offset + found.header.count - 1,
-                    str(error),
-                ) from error
+                last = found.first_offset + found.header.count - 1
+                place = (self.topic, self.partition)
+                raise corrupt(place, found.first_offset, last, str(error)) from error
             if events:
                 events += some
             else:
@@ -99,56 +102,41 @@ class Fetched(NamedTuple):
         return events
 
 
-def fetch(
-    transaction: lmdb.Transaction,
-    record: TopicRecord,
-    partition: int,
-    now_us: int,
-    chunk_bytes: int,
-    start: Anchor | int | datetime,
-    end: Anchor | int | datetime | None,
-    max_events: int,
-    max_bytes: int | None,
-) -> Fetched:
-    """Find the events from `start` up to `end`; see `Topic.read`.
+def fetch(view: PartitionView, topic: str, retention: Retention, wanted: Wanted) -> Fetched:
+    """Find what was `wanted` of a partition.
 
     Raises:
-        OffsetOutOfRangeError: `start` is an offset that is not there.
+        OffsetOutOfRangeError: it starts at an offset that is not there.
     """
-    view = PartitionView(transaction, record.id, partition)
     tail = view.tail()
-    beginning = view.beginning(record.retention(now_us), tail)
-
-    def offset_of(position: Anchor | int | datetime) -> int:
-        if isinstance(position, datetime):
-            return view.offset_at(microseconds(position), beginning, tail)
-        if isinstance(position, Anchor):
-            return beginning if position is EARLIEST else tail.next_offset
-        return position
-
-    first = offset_of(start)
-    if not beginning <= first <= tail.next_offset:
+    beginning = view.beginning(retention, tail)
+    start = _offset(view, wanted.start, beginning, tail)
+    if not beginning <= start <= tail.next_offset:
         raise OffsetOutOfRangeError(
-            f"partition {partition} of topic {record.name!r} has offsets {beginning} to "
-            f"{tail.next_offset - 1} and goes on at {tail.next_offset}: there is no offset {first}",
-            offset=first,
+            f"partition {view.partition} of topic {topic!r} has offsets {beginning} to "
+            f"{tail.next_offset - 1} and goes on at {tail.next_offset}: there is no offset {start}",
+            offset=start,
             beginning_offset=beginning,
             next_offset=tail.next_offset,
         )
-    stop = tail.next_offset if end is None else min(offset_of(end), tail.next_offset)
-    stop = min(stop, first + max_events)
-    batches, damage = _collect(view, record.name, partition, first, stop, chunk_bytes, max_bytes)
-    return Fetched(record.name, partition, first, stop, max_bytes, batches, damage)
+    stop = min(tail.next_offset, start + wanted.max_events)
+    if wanted.end is not None:
+        stop = min(stop, _offset(view, wanted.end, beginning, tail))
+    batches, damage = _collect(view, topic, start, stop, wanted.max_bytes)
+    return Fetched(topic, view.partition, start, stop, wanted.max_bytes, batches, damage)
+
+
+def _offset(view: PartitionView, position: _Parsed, beginning: int, tail: Tail) -> int:
+    """The offset a position stands for."""
+    if isinstance(position, datetime):
+        return view.offset_at(microseconds(position), beginning, tail)
+    if isinstance(position, Anchor):
+        return beginning if position is EARLIEST else tail.next_offset
+    return position
 
 
 def _collect(
-    view: PartitionView,
-    topic: str,
-    partition: int,
-    start: int,
-    stop: int,
-    chunk_bytes: int,
-    max_bytes: int | None,
+    view: PartitionView, topic: str, start: int, stop: int, max_bytes: int | None
 ) -> tuple[list[_Found], CorruptBatchError | None]:
     """The batches of a range, up to the first damaged one or until they hold `max_bytes`."""
     found: list[_Found] = []
@@ -159,25 +147,26 @@ def _collect(
         if batch is None:
             break
         try:
-            found.append(_read(view, batch, at, chunk_bytes))
+            found.append(_read(view, batch, at))
         except BatchDamagedError as error:
-            return found, corrupt(topic, partition, at, batch.last_offset, str(error))
+            return found, corrupt((topic, view.partition), at, batch.last_offset, str(error))
         raw_bytes += found[-1].header.raw_bytes
         at = batch.last_offset + 1
     return found, None
 
 
-def _read(view: PartitionView, batch: Batch, at: int, chunk_bytes: int) -> _Found:
+def _read(view: PartitionView, batch: Batch, at: int) -> _Found:
     if batch.header is None:
         raise BatchDamagedError(batch.damage)
     first = batch.last_offset + 1 - batch.header.count
     if first > at:
         raise BatchDamagedError(f"offsets {at} to {first - 1} are missing before it")
-    return _Found(first, batch.header, view.payload(batch, chunk_bytes))
+    return _Found(first, batch.header, view.payload(batch))
 
 
-def corrupt(topic: str, partition: int, first: int, last: int, reason: str) -> CorruptBatchError:
-    """The error for a batch that does not check out."""
+def corrupt(place: tuple[str, int], first: int, last: int, reason: str) -> CorruptBatchError:
+    """The error for a batch that does not check out; `place` is its topic and partition."""
+    topic, partition = place
     return CorruptBatchError(
         f"topic {topic!r}, partition {partition}, offsets {first} to {last}: {reason}; "
         f"reading can go on at {last + 1}",

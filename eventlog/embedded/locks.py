@@ -71,9 +71,7 @@ class ProcessLock:
         if not sys.platform.startswith("linux"):
             return None
         asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = struct.unpack(
-            "hhqqi4x", fcntl.fcntl(self._file, fcntl.F_GETLK, asked)
-        )
+        kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(self._file, fcntl.F_GETLK, asked))
         return None if kind == fcntl.F_UNLCK else pid
 
     def _try(self) -> bool:

@@ -47,15 +47,15 @@ class PartitionView:
     """One partition as one transaction sees it."""
 
     def __init__(self, transaction: lmdb.Transaction, topic_id: int, partition: int) -> None:
+        self.partition = partition
         self._transaction = transaction
         self._cursor = transaction.cursor()
         self._topic_id = topic_id
-        self._partition = partition
         self._prefix = keys.encode_batch_key(topic_id, partition, 0)[:7]
 
     def key(self, offset: int, chunk: int = 0) -> bytes:
         """The key a batch has whose last offset is `offset`."""
-        return keys.encode_batch_key(self._topic_id, self._partition, offset, chunk)
+        return keys.encode_batch_key(self._topic_id, self.partition, offset, chunk)
 
     def batch_at(self, offset: int) -> Batch | None:
         """The first batch that ends at `offset` or later: the one that holds it, if any does."""
@@ -102,7 +102,7 @@ class PartitionView:
 
         None where nothing was ever removed from it.
         """
-        value = self._transaction.get(keys.floor_key(self._topic_id, self._partition))
+        value = self._transaction.get(keys.floor_key(self._topic_id, self.partition))
         return None if value is None else keys.Floor.decode(bytes(value))
 
     def first_offset(self, tail: Tail) -> int:
@@ -162,7 +162,7 @@ class PartitionView:
             return 0
         return tail.end_position - batch.header.position
 
-    def payload(self, batch: Batch, chunk_bytes: int) -> bytes:
+    def payload(self, batch: Batch) -> bytes:
         """The payload of a batch just found with `batch_at`, which the cursor still stands on.
 
         Leaves the cursor on the batch's last chunk.
@@ -172,14 +172,14 @@ class PartitionView:
         """
         assert batch.header is not None
         cursor = self._cursor
-        count = batch.header.chunk_count(chunk_bytes)
-        if count == 1:
-            return bytes(cursor.value()[HEADER_BYTES:])
-        parts = [cursor.value()[HEADER_BYTES:]]
-        for number in range(1, count):
-            if not cursor.next() or cursor.key() != self.key(batch.last_offset, number):
-                raise BatchDamagedError(f"chunk {number} of {count} is missing")
+        missing = batch.header.stored_bytes
+        parts: list[bytes | memoryview] = [cursor.value()[HEADER_BYTES:]]
+        missing -= len(parts[0])
+        while missing > 0:
+            if not cursor.next() or cursor.key() != self.key(batch.last_offset, len(parts)):
+                raise BatchDamagedError(f"chunk {len(parts)} of it is missing")
             parts.append(cursor.value())
+            missing -= len(parts[-1])
         return b"".join(parts)
 
 

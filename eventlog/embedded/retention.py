@@ -49,7 +49,7 @@ def trim(
         )
         if view.batch_at(batch.last_offset) == batch:
             break  # larger than a step: its header, which goes last, is still there
-        _keep_end(writer, view, topic_id, partition, batch, tail)
+        _keep_end(writer, view, keys.floor_key(topic_id, partition), batch, tail)
         events = batch.last_offset + 1 - begin
     return Removed(rows, events)
 
@@ -62,16 +62,13 @@ def _is_over(view: PartitionView, batch: Batch, retention: Retention, tail: Tail
 
 
 def _keep_end(
-    writer: Writer, view: PartitionView, topic_id: int, partition: int, batch: Batch, tail: Tail
+    writer: Writer, view: PartitionView, floor_key: bytes, batch: Batch, tail: Tail
 ) -> None:
     """A batch was removed: note that one was or, with the last, where the partition goes on."""
     if batch.last_offset + 1 == tail.next_offset:
-        floor = keys.Floor(*tail)
+        writer.put(floor_key, keys.Floor(*tail).encode())
     elif view.floor() is None:
-        floor = keys.Floor()
-    else:
-        return
-    writer.put(keys.floor_key(topic_id, partition), floor.encode())
+        writer.put(floor_key, keys.Floor().encode())
 
 
 def remove_deleted(writer: Writer, most_rows: int) -> int:

@@ -78,9 +78,10 @@ class Environment:
         self.map_size = options.map_size
         self.clock = options.clock
         self.users = 0
+        self._key = (-1, -1)
         self.gate = Gate(MAX_READS_PER_PROCESS)
         self.committer = Committer(self)
-        self._reopening = threading.Lock()
+        self.reopening = threading.Lock()
         self._stale_readers_after = 0.0
         self.process_lock: ProcessLock | None = None
         if not options.read_only:
@@ -131,7 +132,7 @@ class Environment:
             if self.users:
                 return
             _registry.pop(self._key, None)
-        with self._reopening, self.gate.closed():
+        with self.reopening, self.gate.closed():
             if self._lmdb is not None:
                 self._lmdb.close()
                 self._lmdb = None
@@ -158,7 +159,7 @@ class Environment:
         files.remove_leftovers(self.directory, 0)
         path = self.directory / files.environment_name(control.generation)
         environment = _open_lmdb(path, self.map_size, read_only=False, synced=True)
-        environment.sync(True)
+        environment.sync(True)  # noqa: FBT003 - its only parameter: even if not asked to
         environment.close()
         files.write_control(self.directory, control)
         files.sync_directory(self.directory.parent)
@@ -200,7 +201,7 @@ class Environment:
         """
         if not self.users:
             raise ClosedError(f"the log at {self.directory} was closed")
-        with self._reopening, self.gate.closed():
+        with self.reopening, self.gate.closed():
             if self._lmdb is not None:
                 self._lmdb.close()
                 self._lmdb = None
@@ -312,11 +313,11 @@ class Environment:
 
     # Forking
 
-    def _close_in_child(self, quiet: bool) -> None:
+    def close_in_child(self, *, quiet: bool) -> None:
         """In a child just forked: drop what is the parent's. The next use opens anew."""
         self.gate = Gate(MAX_READS_PER_PROCESS)
         self.committer = Committer(self)
-        self._reopening = threading.Lock()
+        self.reopening = threading.Lock()
         if quiet and self._lmdb is not None:
             self._lmdb.close()
             self._lmdb = None
@@ -337,23 +338,23 @@ _fork_quiet: dict[int, bool] = {}
 def _before_fork() -> None:
     _registry_lock.acquire()
     for environment in _registry.values():
-        environment._reopening.acquire()
+        environment.reopening.acquire()
         _fork_quiet[id(environment)] = environment.gate.close(_FORK_WAIT_SECONDS)
 
 
 def _after_fork_in_parent() -> None:
     for environment in _registry.values():
         environment.gate.open()
-        environment._reopening.release()
+        environment.reopening.release()
     _fork_quiet.clear()
     _registry_lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global _registry_lock
+    global _registry_lock  # noqa: PLW0603 - its copy is held by the thread that forked
     _registry_lock = threading.RLock()
     for environment in _registry.values():
-        environment._close_in_child(_fork_quiet[id(environment)])
+        environment.close_in_child(quiet=_fork_quiet[id(environment)])
     _fork_quiet.clear()
 
 

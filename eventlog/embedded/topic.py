@@ -9,11 +9,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import lmdb
+import msgspec
 
 from eventlog.embedded import keys, settings
 from eventlog.embedded.batch import EncodedBatch, encode
 from eventlog.embedded.catalog import TopicRecord
-from eventlog.embedded.fetch import fetch
+from eventlog.embedded.fetch import Wanted, fetch
 from eventlog.embedded.partition import PartitionView
 from eventlog.embedded.retention import STEP_ROWS, Removed, remove_deleted, trim
 from eventlog.embedded.writer import Writer
@@ -89,7 +90,7 @@ class _Columns(NamedTuple):
         )
 
 
-class _Part(NamedTuple):
+class _Part(msgspec.Struct, frozen=True, gc=False):
     """What one append stores in one partition."""
 
     partition: int
@@ -371,9 +372,7 @@ class EmbeddedTopic(Topic):
         left = STEP_ROWS
         for part in parts:
             rows = sum(-(-batch.size // chunk_bytes) for batch in part.batches)
-            left -= trim(
-                writer, record.id, part.partition, retention, min(2 * rows + 1, left)
-            ).rows
+            left -= trim(writer, record.id, part.partition, retention, min(2 * rows + 1, left)).rows
 
     # Reading
 
@@ -390,23 +389,17 @@ class EmbeddedTopic(Topic):
         settings.check_bytes(max_bytes, "max_bytes")
         now_us = self._log.now_us()
         self._check_partition(self._state.record, partition)
-        begin = parse(of_partition(start, partition, EARLIEST), now_us)
         stop = of_partition(end, partition, None)
-        limit = None if stop is None else parse(stop, now_us)
+        wanted = Wanted(
+            parse(of_partition(start, partition, EARLIEST), now_us),
+            None if stop is None else parse(stop, now_us),
+            max_events,
+            max_bytes,
+        )
         with self._log.read() as transaction:
             record = self._look(transaction).record
-            self._check_partition(record, partition)
-            found = fetch(
-                transaction,
-                record,
-                partition,
-                now_us,
-                self._log.chunk_bytes,
-                begin,
-                limit,
-                max_events,
-                max_bytes,
-            )
+            view = PartitionView(transaction, record.id, self._check_partition(record, partition))
+            found = fetch(view, record.name, record.retention(now_us), wanted)
         return found.events()
 
     def partition_info(self, partition: int) -> PartitionInfo:

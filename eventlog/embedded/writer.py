@@ -78,8 +78,8 @@ class Writer:
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`."""
-        value: bytes | None = self._transaction.get(key)
-        return value
+        value = self._transaction.get(key)
+        return None if value is None else bytes(value)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store `value` under `key`, in place of what is there."""
@@ -105,7 +105,7 @@ class Writer:
         removed = 0
         if not cursor.set_range(first):
             return 0
-        while removed < most and b"" != cursor.key() < behind:
+        while removed < most and b"" != bytes(cursor.key()) < behind:
             self.changes += 1
             cursor.delete()
             removed += 1
@@ -117,7 +117,7 @@ class Writer:
         removed = 0
         while removed < most:
             found = cursor.prev() if cursor.set_range(behind) else cursor.last()
-            if not found or cursor.key() < first:
+            if not found or bytes(cursor.key()) < first:
                 break
             self.changes += 1
             cursor.delete()
