@@ -420,8 +420,10 @@ def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
         if not text:
             raise ValueError("an empty location names no log")
         return "file", text
-    if scheme == "file":
+    if scheme == "file" and rest.removeprefix("//"):
         return "file", rest.removeprefix("//")
+    if scheme == "file":
+        raise ValueError(f"{text!r} names no directory")
     if scheme == "memory":
         return "memory", rest
     raise UnsupportedOperationError(

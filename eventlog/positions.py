@@ -71,11 +71,12 @@ def of_partition(position: object, partition: int, missing: Anchor | None) -> ob
 def _parse_text(text: str, now_us: int) -> Anchor | datetime:
     if text.lower() in ("earliest", "latest"):
         return Anchor(text.lower())
-    if match := _AGO.fullmatch(text):
-        ago = timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-        return instant(now_us) - ago
     try:
+        if match := _AGO.fullmatch(text):
+            return instant(now_us) - timedelta(seconds=float(match[1]) * _UNITS[match[2]])
         when = datetime.fromisoformat(text)
+    except OverflowError:
+        raise ValueError(f"{text!r} is before the year 1") from None
     except ValueError:
         raise ValueError(
             f"{text!r} is no position: give an ISO time with a timezone, an age such as '-24h' "
@@ -92,7 +93,10 @@ def aware(when: datetime) -> datetime:
     """
     if when.tzinfo is None:
         raise ValueError(f"{when.isoformat()} has no timezone: which instant is it?")
-    return when.astimezone(UTC)
+    try:
+        return when.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{when.isoformat()} in UTC is outside the years 1 to 9999") from None
 
 
 def instant(microseconds: int) -> datetime:

@@ -36,13 +36,14 @@ What this module deliberately does not do: number events, look at clocks, or tou
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import xxhash
@@ -58,7 +59,7 @@ HEADER_BYTES: Final = 48
 MAX_RAW_BYTES: Final = 2**28
 """No payload decompresses to more; what claims to is damaged."""
 
-TARGET_RAW_BYTES: Final = 256 * 1024
+TARGET_RAW_BYTES: Final = 128 * 1024
 TARGET_EVENTS: Final = 4096
 """A larger append is stored as several batches, so that reading one event of it stays cheap."""
 
@@ -70,6 +71,11 @@ _PARALLEL_RAW_BYTES: Final = 512 * 1024
 
 _ZSTD_LEVEL: Final = 1
 _KEY_BYTES: Final = 15
+
+Rows: TypeAlias = tuple[
+    list[bytes], Sequence[str | bytes | None] | None, Sequence[dict[str, Any] | None] | None
+]
+"""Bodies, keys and properties of the same events."""
 
 _header = struct.Struct(">BBHIqQIIQ")
 _digest = struct.Struct(">Q")
@@ -163,47 +169,32 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         return header
 
 
-def encode(
-    bodies: list[bytes],
-    keys: Sequence[str | bytes | None] | None,
-    properties: Sequence[dict[str, Any] | None] | None,
-    *,
-    compress: bool,
-) -> list[EncodedBatch]:
+def encode(columns: Rows, size: int, *, compress: bool) -> list[EncodedBatch]:
     """Encode the events of one partition; usually to one batch, a large append to several.
 
     Args:
-        bodies: at least one.
-        keys: as many keys, or None where no event has one.
-        properties: as many, or None likewise.
+        columns: bodies (at least one), keys and properties; None for a column of nothing.
+        size: about how many bytes they are together.
         compress: use zstd where that makes a batch smaller.
     """
-    pieces = _pieces(bodies, keys, properties)
-    raws = [(len(piece[0]), _encode(piece)) for piece in pieces]
-    if not compress:
-        return [EncodedBatch(count, CODEC_NONE, len(raw), raw) for count, raw in raws]
-    frames = _compress([raw for _, raw in raws])
+    pieces = _pieces(columns, size)
+    raws = list(map(_encode, pieces))
+    frames = _compress(raws) if compress else [None] * len(raws)
     return [
-        EncodedBatch(count, CODEC_NONE, len(raw), raw)
+        EncodedBatch(len(piece[0]), CODEC_NONE, len(raw), raw)
         if frame is None or len(frame) >= len(raw)
-        else EncodedBatch(count, CODEC_ZSTD, len(raw), frame)
-        for (count, raw), frame in zip(raws, frames, strict=True)
+        else EncodedBatch(len(piece[0]), CODEC_ZSTD, len(raw), frame)
+        for piece, raw, frame in zip(pieces, raws, frames, strict=True)
     ]
 
 
-def _pieces(
-    bodies: list[bytes],
-    keys: Sequence[str | bytes | None] | None,
-    properties: Sequence[dict[str, Any] | None] | None,
-) -> list[tuple[list[bytes], Any, Any]]:
-    """Cut the columns into pieces of about equal counts, each near the target size."""
+def _pieces(columns: Rows, size: int) -> list[Rows]:
+    """Cut the columns into pieces of about equal counts, near the target size on average."""
+    bodies, keys, properties = columns
     count = len(bodies)
-    if count == 1:
-        return [(bodies, keys, properties)]
-    size = sum(map(len, bodies))
     parts = min(count, max(-(-size // TARGET_RAW_BYTES), -(-count // TARGET_EVENTS)))
-    if parts == 1:
-        return [(bodies, keys, properties)]
+    if parts <= 1:
+        return [columns]
     step = -(-count // parts)
     return [
         (
@@ -231,7 +222,8 @@ _zstd = _Zstd()
 def _compress(raws: list[bytes]) -> list[bytes | None]:
     """One frame each, or None for what is too small to try. Large appends use other cores too."""
     if len(raws) > 1 and sum(map(len, raws)) >= _PARALLEL_RAW_BYTES:
-        return list(_helpers().map(_frame, raws))
+        with contextlib.suppress(RuntimeError):  # the interpreter is exiting: no more threads
+            return list(_helpers().map(_frame, raws))
     return list(map(_frame, raws))
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import lmdb
 
+from eventlog.embedded import keys
 from eventlog.embedded.batch import BatchDamagedError, open_payload
 from eventlog.embedded.catalog import TopicRecord, read_topics
 from eventlog.embedded.partition import Batch, PartitionView
@@ -22,12 +23,12 @@ _BATCHES_PER_TRANSACTION: Final = 200
 _Read = Callable[[], AbstractContextManager[lmdb.Transaction]]
 
 
-def check_log(read: _Read, now_us: int) -> CheckReport:
+def check_log(read: _Read, clock: Callable[[], int]) -> CheckReport:
     """See `EventLog.check`."""
     with read() as transaction:
         records = read_topics(transaction)
     checks = [
-        _PartitionCheck(read, record, partition, now_us)
+        _PartitionCheck(read, record, partition, clock)
         for record in records
         for partition in range(record.partitions)
     ]
@@ -47,11 +48,13 @@ def check_log(read: _Read, now_us: int) -> CheckReport:
 class _PartitionCheck:
     """Looks at every batch of a partition that has not expired, and counts."""
 
-    def __init__(self, read: _Read, record: TopicRecord, partition: int, now_us: int) -> None:
+    def __init__(
+        self, read: _Read, record: TopicRecord, partition: int, clock: Callable[[], int]
+    ) -> None:
         self._read = read
         self._record = record
         self._partition = partition
-        self._now_us = now_us
+        self._clock = clock
         self._next_offset = 0
         self._last_us = -(2**63)
         self.batches = 0
@@ -64,12 +67,15 @@ class _PartitionCheck:
         more = True
         while more:
             with self._read() as transaction:
+                stored = transaction.get(keys.topic_key(self._record.name))
+                if stored is None or TopicRecord.decode(stored).id != self._record.id:
+                    return  # deleted meanwhile: what is left of it is being removed
                 more = self._some(PartitionView(transaction, self._record.id, self._partition))
 
     def _some(self, view: PartitionView) -> bool:
         """Look at some batches; False if there are no more."""
         tail = view.tail()
-        beginning = view.beginning(self._record.retention(self._now_us), tail)
+        beginning = view.beginning(self._record.retention(self._clock()), tail)
         self._next_offset = max(self._next_offset, beginning)
         for _ in range(_BATCHES_PER_TRANSACTION):
             batch = view.batch_at(self._next_offset)
@@ -117,7 +123,7 @@ class _PartitionCheck:
 
     def notes(self) -> Iterator[str]:
         """What is no damage, but worth knowing."""
-        if self._last_us > self._now_us:
+        if self._last_us > self._clock():
             yield (
                 f"topic {self._record.name!r}, partition {self._partition}: the last event was "
                 f"enqueued at {instant(self._last_us)}, later than now: the clock was ahead once, "

@@ -57,6 +57,10 @@ MAX_COMMIT_BYTES: Final = 64 * 1024 * 1024
 
 _RESERVE_PAGES: Final = range(64, 1024)
 
+_AMPLE_PAGES: Final = 2**22
+_AMPLE_SECONDS: Final = 1.0
+"""With so much room nobody looks again for a second: no disk fills 16 GiB in one."""
+
 
 class _Ticket(Generic[T]):
     """One caller's work, and its outcome."""
@@ -124,11 +128,13 @@ class Committer:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
         self._queue: deque[_Ticket[Any]] = deque()
         self._unflushed: list[_Ticket[Any]] = []
         self._leading = False
-        self._refusal: str | None = None
+        self._refusal: EventLogError | None = None
         self._tails = Tails()
+        self._room_known_until = 0.0
 
     def run(self, work: Work[T], *, timeout: float, size: int = 0) -> T:
         """Run `work` in a write transaction; return what it returned once that is durable.
@@ -149,15 +155,22 @@ class Committer:
         """Run `do` outside any transaction while no process can write."""
         return self._submit(_Ticket(None, 0, do), timeout)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, error: EventLogError) -> None:
         """Let nobody write through this committer any more."""
-        self._refusal = reason
+        self._refusal = error
+
+    def close(self) -> None:
+        """Take no more work, and wait until what was accepted is done."""
+        with self._mutex:
+            self._refusal = ClosedError(f"the log at {self._environment.directory} was closed")
+            while self._leading:
+                self._idle.wait()
 
     def _submit(self, ticket: _Ticket[T], timeout: float) -> T:
         deadline = time.monotonic() + timeout
         with self._mutex:
             if self._refusal is not None:
-                raise EventLogError(self._refusal)
+                raise type(self._refusal)(*self._refusal.args)
             self._queue.append(ticket)
             lead = not self._leading
             self._leading = True
@@ -172,7 +185,8 @@ class Committer:
     def _wait(self, ticket: _Ticket[Any], deadline: float) -> None:
         """Until `ticket` is settled, or it falls to its caller to lead."""
         try:
-            if ticket.signal.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            wait = min(max(deadline - time.monotonic(), 0), threading.TIMEOUT_MAX)
+            if ticket.signal.acquire(timeout=wait):
                 return
             with self._mutex:
                 if ticket in self._queue and not ticket.lead:
@@ -221,23 +235,27 @@ class Committer:
             self._pass_on()
 
     def _step(self, deadline: float) -> None:
-        """One commit, or a flush where there is nothing to commit."""
-        group = self._take()
-        if not group.tickets:
+        """One commit, or a flush where there is nothing to commit.
+
+        Work is taken only once the log is ours, so that callers who wait for another process can
+        give up in time, and late ones still join.
+        """
+        if not self._queue:
             self._flush()
             return
+        self._acquire(deadline)
+        group = self._take()
         try:
-            self._acquire(deadline)
-            try:
+            if group.tickets:
                 if group.tickets[0].exclusive is not None:
                     self._run_exclusive(group)
                 else:
                     self._commit(group)
-            finally:
-                self._release()
         except BaseException:
             self._recover(group)
             raise
+        finally:
+            self._release()
 
     def _recover(self, group: _Group) -> None:
         """The leader was interrupted: put every ticket where the next leader looks for it."""
@@ -284,6 +302,7 @@ class Committer:
                     return
             self._unflushed.clear()
             self._leading = False
+            self._idle.notify_all()
 
     def _acquire(self, deadline: float) -> None:
         environment = self._environment
@@ -298,7 +317,6 @@ class Committer:
                     return
                 environment.gate.leave()
                 environment.reopen()
-                self._tails.forget()
         except BaseException:
             lock.release()
             raise
@@ -337,13 +355,13 @@ class Committer:
     def _transact(self, group: _Group) -> None:
         """One transaction with the work of a group, which joins those to be flushed."""
         environment = self._environment
+        transaction = self._begin()
         env = environment.lmdb
-        environment.clear_stale_readers()
-        free_pages = self._free_pages(env, sum(ticket.bytes for ticket in group.tickets))
-        transaction = self._begin(env)
         number = transaction.id()
         try:
-            writer = Writer(environment, transaction, self._tails.at(number), free_pages)
+            tails = self._tails.at(environment.generation, number)
+            free_pages = self._free_pages(env, sum(ticket.bytes for ticket in group.tickets))
+            writer = Writer(environment, transaction, tails, free_pages)
             for ticket in group.tickets:
                 self._apply(ticket, writer)
             if writer.changes:
@@ -358,18 +376,24 @@ class Committer:
             raise
         finally:
             if group.committed:
-                self._tails.committed(number)
+                self._tails.committed(environment.generation, number)
                 self._flushed()
             else:
                 transaction.abort()
                 self._tails.forget()
         self._join(group)
 
-    def _begin(self, env: lmdb.Environment) -> lmdb.Transaction:
+    def _begin(self) -> lmdb.Transaction:
+        """Begin writing; the caller is inside the gate, and is so again when this returns."""
+        environment = self._environment
         try:
-            return env.begin(write=True)
+            try:
+                return environment.lmdb.begin(write=True)
+            except lmdb.MapResizedError:
+                environment.step_out(environment.reopen)
+                return environment.lmdb.begin(write=True)
         except lmdb.Error as error:
-            raise self._environment.translated(error, "beginning a write") from error
+            raise environment.translated(error, "beginning a write") from error
 
     def _apply(self, ticket: _Ticket[Any], writer: Writer) -> None:
         """Run one caller's work; what it refuses before its first change is its error alone."""
@@ -427,12 +451,13 @@ class Committer:
 
     def _flush_failed(self, error: Exception) -> None:
         """A flush that failed once may "succeed" the next time with the data lost; so no more."""
-        self._refusal = (
+        message = (
             f"the disk refused a flush of {self._environment.directory} ({error}): whether the "
             "last appends survive a power cut is uncertain; close the log and open it again"
         )
+        self.refuse(EventLogError(message))
         while self._unflushed:
-            self._unflushed[0].settle(EventLogError(self._refusal))
+            self._unflushed[0].settle(EventLogError(message))
             del self._unflushed[0]
 
     def _free_pages(self, env: lmdb.Environment, size: int) -> int | None:
@@ -441,11 +466,18 @@ class Committer:
         LMDB counts the pages its one tree is made of. What is neither that nor behind the end is
         free, now or once readers let go of it. A reserve is kept: LMDB needs pages to delete.
         """
+        now = time.monotonic()
+        if now < self._room_known_until:
+            return None
         environment = self._environment
+        environment.clear_stale_readers()
         pages = environment.map_pages
         reserve = min(max(pages // 16, _RESERVE_PAGES.start), _RESERVE_PAGES.stop)
-        last = env.info()["last_pgno"]
-        if last + 2 * (size // environment.chunk_bytes) + 2 * reserve < pages:
+        room = pages - env.info()["last_pgno"]
+        if room > _AMPLE_PAGES:
+            self._room_known_until = now + _AMPLE_SECONDS
+            return None
+        if room > 2 * (size // environment.chunk_bytes) + 2 * reserve:
             return None
         stat = env.stat()
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]

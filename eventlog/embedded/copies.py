@@ -30,7 +30,7 @@ def backup(environment: Environment, target: Path) -> None:
     try:
         _copy(environment, unfinished / files.environment_name(1))
         control = files.Control(environment.durability, 1, environment.log_id)
-        files.write_control(unfinished, control)
+        files.create_control(unfinished, control)
         unfinished.rename(target)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -53,7 +53,7 @@ def compact(environment: Environment) -> None:
     try:
         _copy(environment, unfinished)
         unfinished.rename(directory / files.environment_name(following.generation))
-        files.write_control(directory, following)
+        files.replace_control(directory, following)
     finally:
         unfinished.unlink(missing_ok=True)
     environment.reopen()

@@ -2,6 +2,7 @@
 
 ==========================  =====================================================================
 ``eventlog.control``        `Control`: format version, durability, generation, the log's id
+``eventlog.control-new``    the same, of a log that is being made
 ``eventlog.lock``           one lock of the kernel's: held by the process that writes
 ``events-N.mdb``            the LMDB environment of generation N
 ``events-N.mdb-lock``       LMDB's own locks and table of readers
@@ -13,8 +14,8 @@ transaction. Files of other generations are leftovers and are removed by whoever
 
 Invariants:
 
-1. The control file is written last: a directory without a whole one holds no log, whatever else a
-   crash left there, and may be made into one.
+1. The control file comes last, by a rename: a directory without one holds no log, whatever else a
+   crash left there, and may be made into one; unless events were stored in it.
 2. The control file and the directory's entries are on the disk before anything is acknowledged.
 """
 
@@ -23,7 +24,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import stat
 import struct
 import uuid
 from pathlib import Path
@@ -145,22 +145,33 @@ def read_control(directory: Path) -> Control | None:
         return None
     except NotADirectoryError:
         raise NotALogError(f"{directory} is a file; a log is a directory") from None
-    return Control.decode(data, path) if data else None
+    return Control.decode(data, path)
 
 
-def write_control(directory: Path, control: Control) -> None:
-    """Replace the control file, durably. Readers that map it see the change at once.
+def create_control(directory: Path, control: Control) -> None:
+    """Write the first control file, durably: it is there whole, or not at all."""
+    unfinished = directory / f"{CONTROL_NAME}-new"
+    _write_durably(unfinished, control.encode(), os.O_TRUNC)
+    unfinished.rename(directory / CONTROL_NAME)
+    sync_directory(directory)
+
+
+def replace_control(directory: Path, control: Control) -> None:
+    """Change the control file, durably. Readers that map it see the change at once.
 
     Written in place, since others map it. It is far smaller than a sector, and a power cut leaves
     a sector whole: the generation is the old one or the new one.
     """
-    descriptor = os.open(directory / CONTROL_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _write_durably(directory / CONTROL_NAME, control.encode(), 0)
+
+
+def _write_durably(path: Path, data: bytes, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
     try:
-        os.pwrite(descriptor, control.encode(), 0)
+        os.pwrite(descriptor, data, 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    sync_directory(directory)
 
 
 def sync_directory(directory: Path) -> None:
@@ -181,24 +192,36 @@ def remove_leftovers(directory: Path, generation: int) -> None:
 
 
 def refuse_foreign(directory: Path) -> None:
-    """Refuse to make a log among files that are not a log's.
+    """Refuse to make a log among files that are not what a crash while making one leaves.
 
     Raises:
-        NotALogError: `directory` holds something else.
+        NotALogError: `directory` holds something else, or events without a control file.
     """
-    ours = {CONTROL_NAME, LOCK_NAME}
+    ours = {f"{CONTROL_NAME}-new", LOCK_NAME}
     for path in directory.iterdir():
-        if path.name not in ours and not _ENVIRONMENT.fullmatch(path.name):
+        match = _ENVIRONMENT.fullmatch(path.name)
+        if not match and path.name not in ours:
             raise NotALogError(
                 f"{directory} holds no log, but other files ({path.name!r} among them); "
                 "a log is made in a directory of its own"
             )
+        if match and match[2] is None and _has_commits(path):
+            raise NotALogError(
+                f"{directory} has events in {path.name}, but its control file {CONTROL_NAME} is "
+                "missing: restore it"
+            )
+
+
+def _has_commits(path: Path) -> bool:
+    """Whether anything was ever stored in an environment."""
+    return any(meta.transaction for meta in _metas(path) if meta is not None)
 
 
 class _Meta(NamedTuple):
     """An LMDB meta page, as far as it matters here (``MDB_meta`` in LMDB 0.9's mdb.c)."""
 
     page_size: int
+    map_size: int
     last_page: int
     transaction: int
 
@@ -215,40 +238,49 @@ def check_environment_file(path: Path) -> None:
     """Refuse what LMDB would open and then die of.
 
     LMDB maps a file without asking how long it is: a page behind its end is a SIGBUS. It picks
-    the newer of two meta pages, so the file must reach the last page that one names.
+    the newer of two meta pages, so the file must reach the last page that one names. The length
+    is asked for last: a writer may be making the file longer.
 
     Raises:
         NotALogError: `path` is missing, is no LMDB 0.9 environment, or is truncated.
     """
+    if path.exists() and not path.is_file():
+        raise NotALogError(f"{path} is not a regular file")
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise NotALogError(f"{path} is not a regular file")
-        with path.open("rb") as file:
-            first = _meta(file.read(4096))
-            file.seek(first.page_size if first else 4096)
-            second = _meta(file.read(4096))
+        metas = [meta for meta in _metas(path) if meta is not None]
+        length = path.stat().st_size
     except FileNotFoundError:
         raise NotALogError(f"{path} is missing: the control file names it") from None
-    metas = [meta for meta in (first, second) if meta is not None]
     if not metas:
         raise NotALogError(f"{path} is no LMDB environment, or its beginning is damaged")
     newest = max(metas, key=lambda meta: meta.transaction)
     needed = (newest.last_page + 1) * newest.page_size
-    if status.st_size < needed:
+    if length < needed:
         raise NotALogError(
-            f"{path} is truncated: it has {status.st_size} bytes and needs {needed}; "
+            f"{path} is truncated: it has {length} bytes and needs {needed}; "
             "restore it from a backup"
         )
+
+
+def map_size_of(path: Path) -> int:
+    """The map size the last writer of an environment had."""
+    return max((meta.map_size for meta in _metas(path) if meta is not None), default=0)
+
+
+def _metas(path: Path) -> tuple[_Meta | None, _Meta | None]:
+    with path.open("rb") as file:
+        first = _meta(file.read(4096))
+        file.seek(first.page_size if first else 4096)
+        return first, _meta(file.read(4096))
 
 
 def _meta(page: bytes) -> _Meta | None:
     if len(page) < _META_TAIL_AT + _META_TAIL.size:
         return None
-    magic, version, _, _, page_size = _META_HEAD.unpack_from(page)
+    magic, version, _, map_size, page_size = _META_HEAD.unpack_from(page)
     if magic != _META_MAGIC or version != _META_VERSION or page_size not in _PAGE_SIZES:
         return None
-    return _Meta(page_size, *_META_TAIL.unpack_from(page, _META_TAIL_AT))
+    return _Meta(page_size, map_size, *_META_TAIL.unpack_from(page, _META_TAIL_AT))
 
 
 # fmt: off

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import os
 import shutil
 import tempfile
@@ -21,12 +21,13 @@ from eventlog.embedded.catalog import LogRecord, TopicRecord, read_log_record, r
 from eventlog.embedded.check import check_log
 from eventlog.embedded.commit import Work
 from eventlog.embedded.copies import backup, compact
-from eventlog.embedded.retention import STEP_ROWS, remove_deleted
-from eventlog.embedded.storage import MIN_MAP_BYTES, Environment, Options
+from eventlog.embedded.retention import remove_deleted
+from eventlog.embedded.storage import MAX_MAP_BYTES, MIN_MAP_BYTES, Environment, Options
 from eventlog.embedded.topic import EmbeddedTopic
-from eventlog.embedded.writer import Writer
+from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (
     ClosedError,
+    LogNotFoundError,
     TopicExistsError,
     TopicNotFoundError,
     UnsupportedOperationError,
@@ -99,6 +100,8 @@ class EmbeddedLog(EventLog):
         if self._read_only:
             raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
         wait = self._lock_timeout if timeout is None else timeout
+        if not wait >= 0:
+            raise ValueError(f"a timeout is 0 seconds or more, not {wait!r}")
         return self.environment.committer.run(work, timeout=wait, size=size)
 
     def partition_function(self, name: str) -> _PartitionFunction | None:
@@ -195,7 +198,7 @@ class EmbeddedLog(EventLog):
     # The log as a whole
 
     def check(self) -> CheckReport:
-        return check_log(self.read, self.now_us())
+        return check_log(self.read, self.now_us)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         backup(self.environment, Path(path))
@@ -271,8 +274,10 @@ def _options(
         raise ValueError(f"durability is 'disk' or 'process', not {durability!r:.80}")
     if not lock_timeout >= 0:
         raise ValueError(f"lock_timeout is 0 seconds or more, not {lock_timeout!r}")
-    if map_size < MIN_MAP_BYTES:
-        raise ValueError(f"map_size is at least {MIN_MAP_BYTES} bytes, not {map_size!r}")
+    if not MIN_MAP_BYTES <= map_size <= MAX_MAP_BYTES:
+        raise ValueError(
+            f"map_size is from {MIN_MAP_BYTES:,} to {MAX_MAP_BYTES:,} bytes, not {map_size:,}"
+        )
     return Options(create, read_only, durability, map_size, lock_timeout, clock)
 
 
@@ -281,17 +286,17 @@ def _options(
 _memory_mutex = threading.Lock()
 _memory_users: dict[Path, int] = {}
 _memory_names: dict[str, Path] = {}
-_memory_numbers = itertools.count()
+_memory_makers: dict[Path, int] = {}
 
 
 def _open_memory(name: str, options: Options) -> EventLog:
     """A log that goes with its last user, or with the process."""
     location = f"memory:{name}"
-    if options.read_only and name not in _memory_names:
-        raise ValueError(f"{location} is not open in this process: there is nothing to read")
     with _memory_mutex:
-        directory = _memory_names.get(name) if name else None
+        directory = _memory_names.get(name)
         if directory is None:
+            if options.read_only or not options.create:
+                raise LogNotFoundError(f"{location} is not open in this process")
             directory = _memory_directory()
             if name:
                 _memory_names[name] = directory
@@ -306,7 +311,9 @@ def _open_memory(name: str, options: Options) -> EventLog:
 
 def _memory_directory() -> Path:
     parent = _MEMORY_FILE_SYSTEM if os.access(_MEMORY_FILE_SYSTEM, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="eventlog-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix="eventlog-", dir=parent))
+    _memory_makers[directory] = os.getpid()
+    return directory
 
 
 def _forget_memory(directory: Path) -> None:
@@ -317,4 +324,24 @@ def _forget_memory(directory: Path) -> None:
         del _memory_users[directory]
         for name in [name for name, there in _memory_names.items() if there == directory]:
             del _memory_names[name]
-    shutil.rmtree(directory, ignore_errors=True)
+    _remove_memory(directory)
+
+
+def _remove_memory(directory: Path) -> None:
+    """Only the process that made it does: a forked child shares its parent's."""
+    if _memory_makers.get(directory) == os.getpid():
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@atexit.register
+def _remove_all_memory() -> None:
+    for directory in _memory_users:
+        _remove_memory(directory)
+
+
+def _renew_memory_mutex() -> None:
+    global _memory_mutex  # noqa: PLW0603 - its copy may be held by a thread of the parent's
+    _memory_mutex = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_memory_mutex)

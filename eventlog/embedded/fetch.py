@@ -26,6 +26,16 @@ class Wanted(NamedTuple):
     max_events: int
     max_bytes: int | None
 
+    def rest(self, events: list[StoredEvent]) -> Wanted | None:
+        """What is still wanted when `events` are had, as far as bytes cut the fetch short."""
+        if self.max_bytes is None:
+            return None
+        most_events = self.max_events - len(events)
+        most_bytes = self.max_bytes - sum(len(event.body) for event in events)
+        if most_events <= 0 or most_bytes <= 0:
+            return None
+        return Wanted(events[-1].offset + 1, self.end, most_events, most_bytes)
+
 
 class _Found(NamedTuple):
     """A batch that holds events of the range: its first offset, and its payload as stored."""

@@ -45,7 +45,7 @@ MAX_OFFSET: Final = 2**63 - 1
 _batch = struct.Struct(">cIHQH")
 _floor_key = struct.Struct(">cIH")
 _deleted = struct.Struct(">cI")
-_floor = struct.Struct(">QqQ")
+_floor = struct.Struct(">QQqQ")
 _digest = struct.Struct(">Q")
 
 
@@ -68,18 +68,20 @@ class BatchKey(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """Where a partition goes on that retention has emptied: what its last batch said.
+    """What is known of a partition beside its batches, once events were removed from it.
 
-    It is written when the first batch is removed and whenever the last one is; while there are
-    batches, they say more.
+    It is written when the first batch is removed; when the last one is, since the partition goes
+    on where that ended; and when a batch is larger than a step of removal, since it is gone from
+    the first step on.
     """
 
+    beginning: int = 0
     next_offset: int = 0
     enqueued_us: int = 0
     end_position: int = 0
 
     def encode(self) -> bytes:
-        """Its 24 bytes, sealed."""
+        """Its 32 bytes, sealed."""
         return sealed(_floor.pack(*self))
 
     @classmethod

@@ -35,6 +35,11 @@ class ProcessLock:
 
     The file must be opened nowhere else in the process: closing any descriptor of a file drops
     all the process's record locks on it.
+
+    The kernel's wait has no time limit, so a thread of its own does it (`_Waiter`). A wait that
+    was given up goes on; whoever comes next takes it over, and if nobody does, the thread gives
+    the lock back when it gets it. While there is a waiter nobody else asks the kernel: to it all
+    threads of a process are one owner, and one's unlock would be the other's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,14 +54,17 @@ class ProcessLock:
         Raises:
             LogBusyError: another process kept it for `timeout` seconds.
         """
-        if self._waiter is None and self._try():
-            return
-        if timeout <= 0 or not self._wait(timeout):
-            holder = self.holder()
-            who = "another process" if holder is None else f"process {holder}"
-            raise LogBusyError(
-                f"{who} kept the log locked for {timeout:g} s ({self._path})", holder=holder
-            )
+        with self._mutex:
+            if self._waiter is not None and self._waiter.given_back:
+                self._waiter = None
+            if self._waiter is None and self._try():
+                return
+            if timeout <= 0:
+                raise self._busy(timeout)
+            waiter = self._waiter = self._waiter or _Waiter(self._file, self._mutex)
+            waiter.wanted = True
+        if not self._await(waiter, timeout):
+            raise self._busy(timeout)
 
     def release(self) -> None:
         """Give it back."""
@@ -65,6 +73,7 @@ class ProcessLock:
     def close(self) -> None:
         """Close its file; a lock still held is gone."""
         os.close(self._file)
+        self._file = -1
 
     def holder(self) -> int | None:
         """Process id of another process that holds it, where the system tells."""
@@ -73,6 +82,13 @@ class ProcessLock:
         asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(self._file, fcntl.F_GETLK, asked))
         return None if kind == fcntl.F_UNLCK else pid
+
+    def _busy(self, timeout: float) -> LogBusyError:
+        holder = self.holder()
+        who = "another process" if holder is None else f"process {holder}"
+        return LogBusyError(
+            f"{who} kept the log locked for {timeout:g} s ({self._path})", holder=holder
+        )
 
     def _try(self) -> bool:
         try:
@@ -83,30 +99,27 @@ class ProcessLock:
             raise
         return True
 
-    def _wait(self, timeout: float) -> bool:
-        """Wait in line in the kernel, on another thread: a wait there has no time limit.
-
-        A wait that was given up goes on: whoever comes next takes it over, and if nobody does,
-        the thread gives the lock back when it gets it.
-        """
-        with self._mutex:
-            waiter = self._waiter
-            if waiter is None:
-                waiter = self._waiter = _Waiter(self._file, self._mutex)
-            waiter.wanted = True
-        if waiter.arrived.wait(timeout):
-            self._waiter = None
-        else:
-            with self._mutex:
-                if not waiter.arrived.is_set():
-                    waiter.wanted = False
-                    return False
-                self._waiter = None
+    def _await(self, waiter: _Waiter, timeout: float) -> bool:
+        """Wait for the waiter to be granted the lock; Ctrl-C gives it up like a time-out."""
+        try:
+            waiter.arrived.wait(min(timeout, threading.TIMEOUT_MAX))
+        except BaseException:
+            if self._end(waiter):
+                self.release()
+            raise
+        granted = self._end(waiter)
         if waiter.error is not None:
             raise waiter.error
-        if waiter.given_back:
-            return self._try() or self._wait(timeout)
-        return True
+        return granted
+
+    def _end(self, waiter: _Waiter) -> bool:
+        """Stop waiting; whether the lock was granted meanwhile."""
+        with self._mutex:
+            waiter.wanted = False
+            if not waiter.arrived.is_set():
+                return False
+            self._waiter = None
+            return waiter.error is None
 
 
 class _Waiter:
@@ -127,10 +140,11 @@ class _Waiter:
         except OSError as error:
             self.error = error
         with self._mutex:
-            if not self.wanted and self.error is None:
+            if self.wanted or self.error is not None:
+                self.arrived.set()
+            else:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
                 self.given_back = True
-            self.arrived.set()
 
     def _block(self) -> None:
         while True:
@@ -153,18 +167,19 @@ class Gate:
         self._limit = limit
         self._inside = 0
         self._closed = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
 
     def enter(self) -> None:
         """Go in; wait while it is closed or `limit` threads are inside."""
-        with self._changed:
+        with self._mutex:
             while self._closed or self._inside >= self._limit:
                 self._changed.wait()
             self._inside += 1
 
     def leave(self) -> None:
         """Go out."""
-        with self._changed:
+        with self._mutex:
             self._inside -= 1
             if self._closed or self._inside == self._limit - 1:
                 self._changed.notify_all()

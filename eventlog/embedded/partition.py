@@ -110,10 +110,13 @@ class PartitionView:
         batch = self.batch_at(0)
         if batch is None:
             return tail.next_offset
-        if batch.header is None:
+        floor = self.floor()
+        if batch.header is not None:
+            first = batch.last_offset + 1 - batch.header.count
+        else:
             # How many events it held is lost. Without a floor nothing was ever removed before it.
-            return batch.last_offset if self.floor() else 0
-        return batch.last_offset + 1 - batch.header.count
+            first = 0 if floor is None else batch.last_offset
+        return first if floor is None else max(first, floor.beginning)
 
     def beginning(self, retention: Retention, tail: Tail) -> int:
         """The first offset that has not expired; `tail.next_offset` if there is none."""

@@ -52,8 +52,7 @@ MAX_READS_PER_PROCESS: Final = 128
 """Read transactions at one time in one process; more wait for one of them to end."""
 
 MIN_MAP_BYTES: Final = 2**20
-_SMALLEST_FALLBACK_BYTES: Final = 2**30
-_STALE_READER_SECONDS: Final = 5.0
+MAX_MAP_BYTES: Final = 2**46
 _FORK_WAIT_SECONDS: Final = 10.0
 _PAGE_HEADER_BYTES: Final = 16
 
@@ -82,21 +81,23 @@ class Environment:
         self.gate = Gate(MAX_READS_PER_PROCESS)
         self.committer = Committer(self)
         self.reopening = threading.Lock()
-        self._stale_readers_after = 0.0
         self.process_lock: ProcessLock | None = None
-        if not options.read_only:
-            self.process_lock = ProcessLock(directory / files.LOCK_NAME)
+        control = self._read_or_create(options)
+        self.durability = control.durability
+        self.log_id = control.log_id
+        if options.durability not in (None, control.durability):
+            self._unlock()
+            raise _other_durability(directory, control.durability, options.durability)
+        self._control = files.ControlFile(directory)
+        self._lmdb: lmdb.Environment | None = None
+        self.generation = b""
         try:
-            control = self._read_or_create(options)
-            self.durability = control.durability
-            self.log_id = control.log_id
-            self._control = files.ControlFile(directory)
-            self._lmdb: lmdb.Environment | None = None
-            self._generation = b""
+            if not options.read_only:
+                self._lock()
             self._open()
         except BaseException:
-            if self.process_lock is not None:
-                self.process_lock.close()
+            self._unlock()
+            self._control.close()
             raise
 
     # Opening and closing
@@ -117,41 +118,55 @@ class Environment:
             if environment is None:
                 environment = cls(directory, options)
                 _registry[key] = environment
-            elif environment.read_only and not options.read_only:
-                environment._make_writable()
-            if options.durability not in (None, environment.durability):
-                environment._refuse_durability(options.durability)
+            elif options.durability not in (None, environment.durability):
+                raise _other_durability(directory, environment.durability, options.durability)
             environment.users += 1
             environment._key = key
+            if environment.read_only and not options.read_only:
+                environment._make_writable()
             return environment
 
     def release(self) -> None:
-        """Undo one `acquire`; the last one closes the environment."""
+        """Undo one `acquire`; the last one closes the environment when all work is done."""
         with _registry_lock:
             self.users -= 1
             if self.users:
                 return
             _registry.pop(self._key, None)
-        with self.reopening, self.gate.closed():
-            if self._lmdb is not None:
-                self._lmdb.close()
-                self._lmdb = None
-        self._control.close()
+            self.committer.close()
+            with self.reopening, self.gate.closed():
+                if self._lmdb is not None:
+                    self._lmdb.close()
+                    self._lmdb = None
+            self._control.close()
+            self._unlock()
+
+    def _lock(self) -> ProcessLock:
+        self.process_lock = self.process_lock or ProcessLock(self.directory / files.LOCK_NAME)
+        return self.process_lock
+
+    def _unlock(self) -> None:
         if self.process_lock is not None:
             self.process_lock.close()
+            self.process_lock = None
 
     def _read_or_create(self, options: Options) -> files.Control:
         control = files.read_control(self.directory)
         if control is not None:
             return control
-        if self.process_lock is None or not options.create:
+        if options.read_only or not options.create:
             raise LogNotFoundError(f"there is no log at {self.directory}")
         files.refuse_foreign(self.directory)
-        self.process_lock.acquire(options.lock_timeout)
+        lock = self._lock()
         try:
-            return files.read_control(self.directory) or self._create(options)
-        finally:
-            self.process_lock.release()
+            lock.acquire(options.lock_timeout)
+            try:
+                return files.read_control(self.directory) or self._create(options)
+            finally:
+                lock.release()
+        except BaseException:
+            self._unlock()
+            raise
 
     def _create(self, options: Options) -> files.Control:
         """Make the log. The control file comes last: a crash before it leaves no log."""
@@ -161,7 +176,7 @@ class Environment:
         environment = _open_lmdb(path, self.map_size, read_only=False, synced=True)
         environment.sync(True)  # noqa: FBT003 - its only parameter: even if not asked to
         environment.close()
-        files.write_control(self.directory, control)
+        files.create_control(self.directory, control)
         files.sync_directory(self.directory.parent)
         return control
 
@@ -175,7 +190,7 @@ class Environment:
                 files.check_environment_file(path)
                 opened = _open_lmdb(
                     path,
-                    self.map_size,
+                    max(self.map_size, files.map_size_of(path)),
                     read_only=self.read_only,
                     synced=control.durability == "disk",
                 )
@@ -187,7 +202,7 @@ class Environment:
                 break
             opened.close()
         self._lmdb = opened
-        self._generation = generation
+        self.generation = generation
         self.page_bytes: int = opened.stat()["psize"]
         self.map_pages: int = opened.info()["map_size"] // self.page_bytes
         self.chunk_bytes = self.page_bytes - _PAGE_HEADER_BYTES
@@ -208,15 +223,9 @@ class Environment:
             self._open()
 
     def _make_writable(self) -> None:
-        self.process_lock = ProcessLock(self.directory / files.LOCK_NAME)
+        self._lock()
         self.read_only = False
         self.reopen()
-
-    def _refuse_durability(self, asked: str | None) -> None:
-        raise UnsupportedOperationError(
-            f"the log at {self.directory} was made with durability={self.durability!r}, "
-            f"which cannot be changed: it was opened with durability={asked!r}"
-        )
 
     # Transactions
 
@@ -243,18 +252,18 @@ class Environment:
         deadline = None
         while True:
             try:
-                if self._control.generation == self._generation and self._lmdb is not None:
+                if self._control.generation == self.generation and self._lmdb is not None:
                     return self._lmdb.begin(buffers=True)
-                self._step_out(self._follow_generation)
+                self.step_out(self._follow_generation)
             except lmdb.MapResizedError:
-                self._step_out(self.reopen)
+                self.step_out(self.reopen)
             except lmdb.ReadersFullError:
                 deadline = deadline or time.monotonic() + lock_timeout
                 self._wait_for_reader_slot(deadline)
             except (ValueError, lmdb.Error) as error:
                 raise self.translated(error, "reading") from error
 
-    def _step_out(self, do: Callable[[], None]) -> None:
+    def step_out(self, do: Callable[[], None]) -> None:
         """Leave the gate to do what needs it empty."""
         self.gate.leave()
         try:
@@ -263,7 +272,7 @@ class Environment:
             self.gate.enter()
 
     def _follow_generation(self) -> None:
-        if self._lmdb is None or self._control.generation != self._generation:
+        if self._lmdb is None or self._control.generation != self.generation:
             self.reopen()
 
     def _wait_for_reader_slot(self, deadline: float) -> None:
@@ -287,7 +296,7 @@ class Environment:
 
     def current(self) -> bool:
         """Whether the environment that is open is the one the log now lives in."""
-        return self._lmdb is not None and self._control.generation == self._generation
+        return self._lmdb is not None and self._control.generation == self.generation
 
     def translated(self, error: Exception, doing: str) -> Exception:
         """What an error of LMDB's, or of the file system under it, is to our callers."""
@@ -305,11 +314,8 @@ class Environment:
         return error
 
     def clear_stale_readers(self) -> None:
-        """Free what killed readers hold, at most every few seconds."""
-        now = time.monotonic()
-        if now >= self._stale_readers_after:
-            self._stale_readers_after = now + _STALE_READER_SECONDS
-            self.lmdb.reader_check()
+        """Free what killed readers hold. To be called inside the gate, now and then."""
+        self.lmdb.reader_check()
 
     # Forking
 
@@ -323,10 +329,12 @@ class Environment:
             self._lmdb = None
         elif self._lmdb is not None:
             _abandoned.append(self._lmdb)
-            self.committer.refuse("the process forked while a transaction would not end")
+            self.committer.refuse(
+                EventLogError("the process forked while a transaction would not end")
+            )
         if self.process_lock is not None:
-            self.process_lock.close()
-            self.process_lock = ProcessLock(self.directory / files.LOCK_NAME)
+            self._unlock()
+            self._lock()
 
 
 _registry: dict[tuple[int, int], Environment] = {}
@@ -363,6 +371,13 @@ os.register_at_fork(
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
+
+
+def _other_durability(directory: Path, made: str, asked: str | None) -> EventLogError:
+    return UnsupportedOperationError(
+        f"the log at {directory} was made with durability={made!r}, which cannot be changed: it "
+        f"was opened with durability={asked!r}"
+    )
 
 
 def _prepare(directory: Path, options: Options) -> tuple[int, int]:
@@ -405,9 +420,11 @@ def _open_lmdb(path: Path, map_size: int, *, read_only: bool, synced: bool) -> l
                 max_spare_txns=0,
                 lib_version=0,
             )
-        except lmdb.MemoryError:
-            if map_size <= _SMALLEST_FALLBACK_BYTES:
-                raise
+        except lmdb.MemoryError as error:
+            if map_size // 2 < MIN_MAP_BYTES:
+                raise OSError(
+                    errno.ENOMEM, f"there is no address space to map the log ({error})", str(path)
+                ) from error
             map_size //= 2
         except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
             raise NotALogError(f"{path} is no LMDB environment: {error}") from error

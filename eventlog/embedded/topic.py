@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -16,10 +17,12 @@ from eventlog.embedded.batch import EncodedBatch, encode
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Wanted, fetch
 from eventlog.embedded.partition import PartitionView
-from eventlog.embedded.retention import STEP_ROWS, Removed, remove_deleted, trim
-from eventlog.embedded.writer import Writer
+from eventlog.embedded.retention import Removed, remove_deleted, trim
+from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (
+    CorruptBatchError,
     EventTooLargeError,
+    OffsetOutOfRangeError,
     PartitionNotFoundError,
     TopicNotFoundError,
     UnexpectedOffsetError,
@@ -75,18 +78,21 @@ class _State(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Events on their way in, as columns."""
+    """Events on their way in, as columns; a column in which nothing stands is None."""
 
     bodies: list[bytes]
     keys: list[Key | None] | None
-    properties: list[Mapping[str, PropertyValue]] | None
+    properties: list[dict[str, PropertyValue] | None] | None
+    size: int
 
-    def take(self, rows: Sequence[int]) -> _Columns:
+    def take(self, rows: list[int]) -> _Columns:
         """Some of them."""
+        bodies = [self.bodies[row] for row in rows]
         return _Columns(
-            [self.bodies[row] for row in rows],
+            bodies,
             self.keys and [self.keys[row] for row in rows],
             self.properties and [self.properties[row] for row in rows],
+            self.size * len(rows) // len(self.bodies),
         )
 
 
@@ -166,6 +172,11 @@ class EmbeddedTopic(Topic):
             self._take_record(record, bytes(stored))
         return self._state
 
+    def _refresh(self) -> _State:
+        """What the topic is now."""
+        with self._log.read() as transaction:
+            return self._look(transaction)
+
     def _gone(self) -> TopicNotFoundError:
         return TopicNotFoundError(
             f"topic {self.name!r} was deleted from the log at {self._log.location}"
@@ -236,10 +247,13 @@ class EmbeddedTopic(Topic):
             raise TypeError("append takes a body; use append_batch([event]) for an Event")
         if expect_next is not None and partition is None and key is None:
             raise ValueError("expect_next needs a partition or a key: whose next offset is meant?")
-        columns = _Columns(
-            [body if type(body) is bytes else body_bytes(body)],
+        if expect_next is not None and type(expect_next) is not int:
+            raise TypeError(f"expect_next is an int, not {type(expect_next).__name__}")
+        body = body if type(body) is bytes else body_bytes(body)
+        columns = _sized(
+            [body],
             None if key is None else [checked_key(key)],
-            None if not properties else [checked_properties(properties)],
+            None if properties is None else _plain([checked_properties(properties)]),
         )
         (receipt,) = self._store(columns, partition, expect_next, timeout)
         return receipt
@@ -267,7 +281,12 @@ class EmbeddedTopic(Topic):
         """Encode, commit, and do both again if the topic was changed in between."""
         while True:
             state = self._state
-            parts = self._encode(state, columns, partition)
+            try:
+                parts = self._encode(state, columns, partition)
+            except (PartitionNotFoundError, EventTooLargeError, UnsupportedOperationError):
+                if self._refresh() is state:
+                    raise
+                continue
 
             def work(
                 writer: Writer, state: _State = state, parts: list[_Part] = parts
@@ -292,25 +311,28 @@ class EmbeddedTopic(Topic):
                 number,
                 len(part.bodies),
                 encode(
-                    part.bodies, part.keys, _plain_properties(part.properties), compress=compress
+                    (part.bodies, part.keys, part.properties),
+                    part.size,
+                    compress=compress,
                 ),
             )
             for number, part in self._split(state, columns, partition)
         ]
 
     def _check_sizes(self, record: TopicRecord, columns: _Columns) -> None:
-        sizes = list(map(len, columns.bodies))
-        if max(sizes) > record.max_event_bytes:
-            row = next(row for row, size in enumerate(sizes) if size > record.max_event_bytes)
-            which = f"event {row} of the batch" if len(sizes) > 1 else "the event"
+        if columns.size <= record.max_event_bytes:
+            return  # then so is each of them
+        for row, body in enumerate(columns.bodies):
+            if len(body) > record.max_event_bytes:
+                which = f"event {row} of the batch" if len(columns.bodies) > 1 else "the event"
+                raise EventTooLargeError(
+                    f"{which} has a body of {len(body):,} bytes; topic {record.name!r} takes "
+                    f"{record.max_event_bytes:,} (max_event_bytes)"
+                )
+        if columns.size > settings.MAX_APPEND_BYTES:
             raise EventTooLargeError(
-                f"{which} has a body of {sizes[row]:,} bytes; topic {record.name!r} takes "
-                f"{record.max_event_bytes:,} (max_event_bytes)"
-            )
-        if sum(sizes) > settings.MAX_APPEND_BYTES:
-            raise EventTooLargeError(
-                f"one append takes {settings.MAX_APPEND_BYTES:,} bytes of bodies, "
-                f"this one has {sum(sizes):,}: append it in parts"
+                f"one append takes {settings.MAX_APPEND_BYTES:,} bytes of bodies, keys and "
+                f"properties, this one has {columns.size:,}: append it in parts"
             )
 
     def _split(
@@ -362,17 +384,16 @@ class EmbeddedTopic(Topic):
         if record.retention_us is not None or record.retention_bytes is not None:
             self._trim(writer, record, parts)
         if self._log.leftovers:
-            self._log.leftovers = remove_deleted(writer, STEP_ROWS // 4) > 0
+            self._log.leftovers = remove_deleted(writer, STEP_ROWS // 4)
         return stored
 
     def _trim(self, writer: Writer, record: TopicRecord, parts: list[_Part]) -> None:
         """Remove what has expired in the partitions just appended to: about twice what came."""
         retention = record.retention(writer.now_us)
         chunk_bytes = writer.environment.chunk_bytes
-        left = STEP_ROWS
         for part in parts:
             rows = sum(-(-batch.size // chunk_bytes) for batch in part.batches)
-            left -= trim(writer, record.id, part.partition, retention, min(2 * rows + 1, left)).rows
+            trim(writer, record.id, part.partition, retention, 2 * rows + 1)
 
     # Reading
 
@@ -388,7 +409,6 @@ class EmbeddedTopic(Topic):
         settings.check_count(max_events, "max_events", 2**62)
         settings.check_bytes(max_bytes, "max_bytes")
         now_us = self._log.now_us()
-        self._check_partition(self._state.record, partition)
         stop = of_partition(end, partition, None)
         wanted = Wanted(
             parse(of_partition(start, partition, EARLIEST), now_us),
@@ -396,6 +416,18 @@ class EmbeddedTopic(Topic):
             max_events,
             max_bytes,
         )
+        events = self._fetch(partition, now_us, wanted)
+        while events and (rest := wanted.rest(events)) is not None:
+            try:
+                more = self._fetch(partition, now_us, rest)
+            except (CorruptBatchError, OffsetOutOfRangeError):
+                break  # the next read says so
+            if not more or len(more[0].body) > (rest.max_bytes or 0):
+                break
+            events += more
+        return events
+
+    def _fetch(self, partition: int, now_us: int, wanted: Wanted) -> list[StoredEvent]:
         with self._log.read() as transaction:
             record = self._look(transaction).record
             view = PartitionView(transaction, record.id, self._check_partition(record, partition))
@@ -435,20 +467,17 @@ class EmbeddedTopic(Topic):
 
     def expire(self) -> int:
         removed = 0
-        for partition in range(self.partitions):
-            while True:
-                step = self._expire_step(partition)
-                removed += step.events
-                if not step.rows:
-                    break
+        for partition in range(self._refresh().record.partitions):
+            more = True
+            while more:
+                events, more = self._expire_step(partition)
+                removed += events
         self._log.remove_deleted()
         return removed
 
     def _expire_step(self, partition: int) -> Removed:
         def work(writer: Writer) -> Removed:
             record = self._look(writer.transaction).record
-            if partition >= record.partitions:
-                return Removed(0, 0)
             retention = record.retention(writer.now_us)
             return trim(writer, record.id, partition, retention, STEP_ROWS)
 
@@ -456,33 +485,50 @@ class EmbeddedTopic(Topic):
 
 
 def _columns(events: Iterable[Event | Body], key: Key | None) -> _Columns:
-    """Events as columns, checked; a column in which nothing stands is None."""
+    """Events as columns, checked."""
     if isinstance(events, bytes | str | bytearray | memoryview | Event | Mapping):
         raise TypeError(f"append_batch takes several events, not one {type(events).__name__}")
-    rows = events if isinstance(events, list) else list(events)
-    kinds = set(map(type, rows))
-    if kinds == {bytes}:
-        return _Columns(list(rows), None if key is None else [key] * len(rows), None)  # type: ignore[arg-type]
-    if not kinds <= _STORED_KINDS:
+    rows: list[Any] = list(events)
+    if rows and type(rows[0]) is bytes:
+        with contextlib.suppress(TypeError):  # then not all of them are bytes
+            length = _length(rows)
+            return _Columns(rows, None if key is None else [key] * len(rows), None, length)
+    if not set(map(type, rows)) <= _STORED_KINDS:
         rows = [row if isinstance(row, Event) else Event(body_bytes(row)) for row in rows]
+    bodies = list(map(_bodies_of, rows))
     keys_column = list(map(_keys_of, rows))
     if key is not None:
         keys_column = [key if own is None else own for own in keys_column]
     properties = list(map(_properties_of, rows))
-    return _Columns(
-        list(map(_bodies_of, rows)),
-        keys_column if any(own is not None for own in keys_column) else None,
-        properties if any(properties) else None,
+    return _sized(
+        bodies,
+        None if keys_column.count(None) == len(rows) else keys_column,
+        None if properties.count(NO_PROPERTIES) == len(rows) else _plain(properties),
     )
 
 
-def _plain_properties(
-    properties: list[Mapping[str, PropertyValue]] | None,
-) -> list[dict[str, Any] | None] | None:
+def _sized(
+    bodies: list[bytes],
+    keys_column: list[Key | None] | None,
+    properties: list[dict[str, PropertyValue] | None] | None,
+) -> _Columns:
+    """Columns, and about how many bytes they are."""
+    size = _length(bodies)
+    if keys_column is not None:
+        size += sum(len(key) for key in keys_column if key is not None)
+    if properties is not None:
+        size += len(msgspec.msgpack.encode(properties))
+    return _Columns(bodies, keys_column, properties, size)
+
+
+def _plain(properties: list[Mapping[str, PropertyValue]]) -> list[dict[str, PropertyValue] | None]:
     """Properties as msgpack takes them: nil for an event that has none."""
-    if properties is None:
-        return None
-    return [dict(own) if own is not NO_PROPERTIES and own else None for own in properties]
+    return [dict(own) if own else None for own in properties]
+
+
+def _length(bodies: list[bytes]) -> int:
+    """Bytes of all together: joining them is several times faster than adding up lengths."""
+    return len(b"".join(bodies))
 
 
 def _by_partition(

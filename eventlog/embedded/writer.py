@@ -20,7 +20,14 @@ from eventlog.errors import LogFullError
 if TYPE_CHECKING:
     from eventlog.embedded.storage import Environment
 
-__all__ = ["Tails", "Writer"]
+__all__ = ["STEP_ROWS", "Tails", "Writer"]
+
+STEP_ROWS: Final = 384
+"""Rows (chunks of batches) that one commit removes at most.
+
+They free fewer pages than fit one page of LMDB's free list (some 500): a longer record of freed
+pages would itself need adjacent pages, and adjacent pages are what a log never needs.
+"""
 
 _MOST_TAILS: Final = 20_000
 _PAGES_BESIDE_CHUNKS: Final = 16
@@ -30,27 +37,28 @@ _PAGES_BESIDE_CHUNKS: Final = 16
 class Tails:
     """Tails of partitions as this process's last commit left them.
 
-    They hold as long as nobody else commits, which LMDB's transaction ids tell.
+    They hold as long as nobody else commits, which LMDB's transaction ids tell; each generation of
+    the environment counts its own.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Tail] = {}
-        self._transaction = -1
+        self._last: tuple[bytes, int] | None = None
 
-    def at(self, transaction: int) -> dict[tuple[int, int], Tail]:
-        """The tails that hold in write transaction number `transaction`."""
-        if transaction != self._transaction + 1 or len(self._known) > _MOST_TAILS:
+    def at(self, generation: bytes, transaction: int) -> dict[tuple[int, int], Tail]:
+        """The tails that hold in write transaction number `transaction` of that generation."""
+        if self._last != (generation, transaction - 1) or len(self._known) > _MOST_TAILS:
             self._known.clear()
         return self._known
 
-    def committed(self, transaction: int) -> None:
+    def committed(self, generation: bytes, transaction: int) -> None:
         """That transaction is committed; what it left in the tails holds."""
-        self._transaction = transaction
+        self._last = generation, transaction
 
     def forget(self) -> None:
         """It was not committed."""
         self._known.clear()
-        self._transaction = -1
+        self._last = None
 
 
 class Writer:
@@ -70,6 +78,7 @@ class Writer:
         self._cursor = transaction.cursor()
         self._tails = tails
         self._free_pages = free_pages
+        self._removable = STEP_ROWS
 
     @property
     def transaction(self) -> lmdb.Transaction:
@@ -99,22 +108,30 @@ class Writer:
                 return key
         return None
 
+    def is_empty(self, first: bytes, behind: bytes) -> bool:
+        """Whether no row is from `first` up to `behind`."""
+        return not self._cursor.set_range(first) or bytes(self._cursor.key()) >= behind
+
     def remove_rows(self, first: bytes, behind: bytes, most: int) -> int:
-        """Remove up to `most` rows from `first` on that come before `behind`; how many it were."""
+        """Remove rows from `first` up to `behind`; how many it were.
+
+        At most as many as `most` and as what is left of the commit's `STEP_ROWS`.
+        """
         cursor = self._cursor
         removed = 0
-        if not cursor.set_range(first):
-            return 0
-        while removed < most and b"" != bytes(cursor.key()) < behind:
+        most = min(most, self._removable)
+        while removed < most and not self.is_empty(first, behind):
             self.changes += 1
             cursor.delete()
             removed += 1
+        self._removable -= removed
         return removed
 
     def remove_rows_backwards(self, first: bytes, behind: bytes, most: int) -> int:
-        """Remove up to `most` of the rows from `first` up to `behind`, the last ones first."""
+        """`remove_rows` beginning with the last ones."""
         cursor = self._cursor
         removed = 0
+        most = min(most, self._removable)
         while removed < most:
             found = cursor.prev() if cursor.set_range(behind) else cursor.last()
             if not found or bytes(cursor.key()) < first:
@@ -122,6 +139,7 @@ class Writer:
             self.changes += 1
             cursor.delete()
             removed += 1
+        self._removable -= removed
         return removed
 
     def require_room(self, batches: Iterable[EncodedBatch]) -> None:
