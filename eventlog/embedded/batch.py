@@ -41,13 +41,13 @@ import functools
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
 import msgspec
-import xxhash
 import zstandard
+from xxhash import xxh3_64_intdigest
 
 __all__ = ["BatchDamagedError", "Columns", "EncodedBatch", "Header", "encode", "open_payload"]
 
@@ -104,10 +104,8 @@ class EncodedBatch(msgspec.Struct, frozen=True, gc=False):
         """Bytes it takes in a partition."""
         return HEADER_BYTES + len(self.payload)
 
-    def chunks(
-        self, key: bytes, enqueued_us: int, position: int, chunk_bytes: int
-    ) -> Iterator[bytes | memoryview]:
-        """The values to store under `key` (of chunk 0) and the keys of the chunks after it."""
+    def header(self, key: bytes, enqueued_us: int, position: int) -> bytes:
+        """Its header, filed under `key`."""
         payload = self.payload
         fields = _header.pack(
             VERSION,
@@ -118,17 +116,19 @@ class EncodedBatch(msgspec.Struct, frozen=True, gc=False):
             position,
             len(payload),
             self.raw_bytes,
-            xxhash.xxh3_64_intdigest(payload),
+            xxh3_64_intdigest(payload),
         )
-        digest = _digest.pack(xxhash.xxh3_64_intdigest(fields + key[:_KEY_BYTES]))
+        return fields + _digest.pack(xxh3_64_intdigest(fields + key[:_KEY_BYTES]))
+
+    def chunks(self, header: bytes, chunk_bytes: int) -> list[bytes | memoryview]:
+        """The values to store: under its key, and under the keys of the chunks after it."""
+        payload = memoryview(self.payload)
         room = chunk_bytes - HEADER_BYTES
-        if len(payload) <= room:
-            yield fields + digest + payload
-            return
-        view = memoryview(payload)
-        yield b"".join((fields, digest, view[:room]))
-        for start in range(room, len(payload), chunk_bytes):
-            yield view[start : start + chunk_bytes]
+        chunks: list[bytes | memoryview] = [b"".join((header, payload[:room]))]
+        chunks += [
+            payload[start : start + chunk_bytes] for start in range(room, len(payload), chunk_bytes)
+        ]
+        return chunks
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -158,7 +158,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
             raise BatchDamagedError(f"its first chunk has {len(chunk)} bytes, less than a header")
         fields = bytes(chunk[: HEADER_BYTES - 8])
         (digest,) = _digest.unpack_from(chunk, HEADER_BYTES - 8)
-        if xxhash.xxh3_64_intdigest(fields + key[:_KEY_BYTES]) != digest:
+        if xxh3_64_intdigest(fields + key[:_KEY_BYTES]) != digest:
             raise BatchDamagedError("its header does not match its checksum")
         version, codec, zero, *rest = _header.unpack(fields)
         header = cls(codec, *rest)
@@ -177,15 +177,19 @@ def encode(columns: Rows, size: int, *, compress: bool) -> list[EncodedBatch]:
         size: about how many bytes they are together.
         compress: use zstd where that makes a batch smaller.
     """
+    if size <= TARGET_RAW_BYTES and len(columns[0]) <= TARGET_EVENTS:
+        raw = _encode(columns)
+        return [_batch(columns, raw, _frame(raw) if compress else None)]
     pieces = _pieces(columns, size)
     raws = list(map(_encode, pieces))
-    frames = _compress(raws) if compress else [None] * len(raws)
-    return [
-        EncodedBatch(len(piece[0]), CODEC_NONE, len(raw), raw)
-        if frame is None or len(frame) >= len(raw)
-        else EncodedBatch(len(piece[0]), CODEC_ZSTD, len(raw), frame)
-        for piece, raw, frame in zip(pieces, raws, frames, strict=True)
-    ]
+    frames = _frames(raws) if compress else [None] * len(raws)
+    return list(map(_batch, pieces, raws, frames))
+
+
+def _batch(columns: Rows, raw: bytes, frame: bytes | None) -> EncodedBatch:
+    if frame is None or len(frame) >= len(raw):
+        return EncodedBatch(len(columns[0]), CODEC_NONE, len(raw), raw)
+    return EncodedBatch(len(columns[0]), CODEC_ZSTD, len(raw), frame)
 
 
 def _pieces(columns: Rows, size: int) -> list[Rows]:
@@ -193,8 +197,6 @@ def _pieces(columns: Rows, size: int) -> list[Rows]:
     bodies, keys, properties = columns
     count = len(bodies)
     parts = min(count, max(-(-size // TARGET_RAW_BYTES), -(-count // TARGET_EVENTS)))
-    if parts <= 1:
-        return [columns]
     step = -(-count // parts)
     return [
         (
@@ -219,15 +221,16 @@ class _Zstd(threading.local):
 _zstd = _Zstd()
 
 
-def _compress(raws: list[bytes]) -> list[bytes | None]:
-    """One frame each, or None for what is too small to try. Large appends use other cores too."""
-    if len(raws) > 1 and sum(map(len, raws)) >= _PARALLEL_RAW_BYTES:
+def _frames(raws: list[bytes]) -> list[bytes | None]:
+    """Compress several; large appends use other cores too."""
+    if sum(map(len, raws)) >= _PARALLEL_RAW_BYTES:
         with contextlib.suppress(RuntimeError):  # the interpreter is exiting: no more threads
             return list(_helpers().map(_frame, raws))
     return list(map(_frame, raws))
 
 
 def _frame(raw: bytes) -> bytes | None:
+    """Compressed, or None where that is not worth trying."""
     return _zstd.compressor.compress(raw) if len(raw) >= _MIN_COMPRESSED_BYTES else None
 
 
@@ -248,7 +251,7 @@ def open_payload(header: Header, payload: bytes | memoryview) -> Columns:
     """
     if len(payload) != header.stored_bytes:
         raise BatchDamagedError(f"{len(payload)} of its {header.stored_bytes} bytes are there")
-    if xxhash.xxh3_64_intdigest(payload) != header.payload_digest:
+    if xxh3_64_intdigest(payload) != header.payload_digest:
         raise BatchDamagedError("its payload does not match its checksum")
     raw = payload
     try:

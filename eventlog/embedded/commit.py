@@ -24,33 +24,33 @@ Invariants:
    durable or was given up.
 4. Whatever interrupts the leader (Ctrl-C), the others' work is committed once, by someone.
 
-For 4, state changes in steps that a signal handler cannot come between: CPython runs handlers
-after calls and jumps back, never between two plain stores.
+For 4, what a signal handler may interrupt is written so that doing it again does no harm, and
+state changes by single stores: CPython runs handlers after calls and jumps back, never between
+two plain stores.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import lmdb
 
+from eventlog.embedded.ticket import Group, Ticket, Work
 from eventlog.embedded.writer import Tails, Writer
 from eventlog.errors import ClosedError, EventLogError, LogBusyError, LogFullError
 
 if TYPE_CHECKING:
+    from eventlog.embedded.locks import ProcessLock
     from eventlog.embedded.storage import Environment
 
-__all__ = ["Committer", "Work"]
+__all__ = ["Committer"]
 
 T = TypeVar("T")
-
-Work = Callable[[Writer], T]
-"""Runs inside the write transaction, possibly twice (after a commit that failed for another's
-sake). Must refuse before its first change, and must not wait, log or call users' code."""
 
 MAX_COMMIT_BYTES: Final = 64 * 1024 * 1024
 """Bytes that are put into one commit, unless a single caller's are more."""
@@ -62,66 +62,6 @@ _AMPLE_SECONDS: Final = 1.0
 """With so much room nobody looks again for a second: no disk fills 16 GiB in one."""
 
 
-class _Ticket(Generic[T]):
-    """One caller's work, and its outcome."""
-
-    __slots__ = (
-        "bytes",
-        "deserted",
-        "error",
-        "exclusive",
-        "group",
-        "lead",
-        "result",
-        "settled",
-        "signal",
-        "work",
-    )
-
-    def __init__(self, work: Work[T] | None, size: int, exclusive: Callable[[], T] | None) -> None:
-        self.work = work
-        self.exclusive = exclusive
-        self.bytes = size
-        self.signal = threading.Lock()
-        self.signal.acquire()
-        self.lead = False  # it falls to its caller to lead
-        self.deserted = False  # its caller was interrupted and will not come back for it
-        self.group: _Group | None = None
-        self.settled = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
-
-    def settle(self, error: BaseException | None = None) -> None:
-        """Wake the caller: the outcome stands."""
-        if not self.settled:
-            self.error = error or self.error
-            self.settled = True
-            self.signal.release()
-
-    @property
-    def committed(self) -> bool:
-        """Whether its work is done and cannot be taken back."""
-        return self.group is not None and self.group.committed
-
-    def outcome(self) -> T:
-        """The work's result, or its error."""
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]
-
-
-class _Group:
-    """The tickets of one transaction; one store says that all of them are committed."""
-
-    __slots__ = ("committed", "tickets")
-
-    def __init__(self, tickets: list[_Ticket[Any]]) -> None:
-        self.tickets = tickets
-        self.committed = False
-        for ticket in tickets:
-            ticket.group = self
-
-
 class Committer:
     """Runs callers' work in write transactions of one environment, many at a time."""
 
@@ -129,9 +69,10 @@ class Committer:
         self._environment = environment
         self._mutex = threading.Lock()
         self._idle = threading.Condition(self._mutex)
-        self._queue: deque[_Ticket[Any]] = deque()
-        self._unflushed: list[_Ticket[Any]] = []
-        self._leading = False
+        self._queue: deque[Ticket[Any]] = deque()
+        self._group: Group | None = None
+        self._unflushed: list[Ticket[Any]] = []
+        self._leader: Ticket[Any] | None = None
         self._refusal: EventLogError | None = None
         self._tails = Tails()
         self._room_known_until = 0.0
@@ -147,13 +88,14 @@ class Committer:
         Raises:
             LogBusyError: others kept the log for `timeout` seconds; nothing was stored.
             LogFullError: no room; nothing was stored.
+            ClosedError: the log was closed.
             Exception: what `work` raised.
         """
-        return self._submit(_Ticket(work, size, None), timeout)
+        return self._submit(Ticket(work, size), timeout)
 
     def run_alone(self, do: Callable[[], T], *, timeout: float) -> T:
         """Run `do` outside any transaction while no process can write."""
-        return self._submit(_Ticket(None, 0, do), timeout)
+        return self._submit(Ticket(None, exclusive=do), timeout)
 
     def refuse(self, error: EventLogError) -> None:
         """Let nobody write through this committer any more."""
@@ -163,185 +105,171 @@ class Committer:
         """Take no more work, and wait until what was accepted is done."""
         with self._mutex:
             self._refusal = ClosedError(f"the log at {self._environment.directory} was closed")
-            while self._leading:
+            while self._leader is not None:
                 self._idle.wait()
 
-    def _submit(self, ticket: _Ticket[T], timeout: float) -> T:
+    def _submit(self, ticket: Ticket[T], timeout: float) -> T:
         deadline = time.monotonic() + timeout
-        with self._mutex:
-            if self._refusal is not None:
-                raise type(self._refusal)(*self._refusal.args)
-            self._queue.append(ticket)
-            lead = not self._leading
-            self._leading = True
-        if not lead:
-            self._wait(ticket, deadline)  # settled, or to lead
-        if not ticket.settled:
-            self._lead(ticket, deadline)
+        try:
+            with self._mutex:
+                if self._refusal is not None:
+                    raise type(self._refusal)(*self._refusal.args)
+                self._queue.append(ticket)
+                if self._leader is None:
+                    self._leader = ticket
+            if self._leader is not ticket:
+                self._wait(ticket, deadline)
+            if not ticket.settled:
+                self._lead(ticket, deadline)
+        except BaseException:
+            self._desert(ticket)
+            raise
         return ticket.outcome()
 
     # Waiting
 
-    def _wait(self, ticket: _Ticket[Any], deadline: float) -> None:
-        """Until `ticket` is settled, or it falls to its caller to lead."""
-        try:
+    def _wait(self, ticket: Ticket[Any], deadline: float) -> None:
+        """Until `ticket` is settled, or it is its caller's turn to lead."""
+        while not (ticket.settled or self._leader is ticket):
             wait = min(max(deadline - time.monotonic(), 0), threading.TIMEOUT_MAX)
             if ticket.signal.acquire(timeout=wait):
-                return
+                continue
             with self._mutex:
-                if ticket in self._queue and not ticket.lead:
-                    self._queue.remove(ticket)
+                if ticket in self._queue and self._leader is not ticket:
                     raise self._busy()
             # It is being committed: that cannot be taken back, and ends soon.
             ticket.signal.acquire()
-        except LogBusyError:
-            raise
-        except BaseException:
-            self._desert(ticket)
-            raise
 
     def _busy(self) -> LogBusyError:
-        lock = self._environment.process_lock
-        holder = lock.holder() if lock is not None else None
+        holder = self._lock().holder()
         who = "this process" if holder is None else f"process {holder}"
         return LogBusyError(
             f"{who} kept the log at {self._environment.directory} locked", holder=holder
         )
 
-    def _desert(self, ticket: _Ticket[Any]) -> None:
-        """Its caller was interrupted (Ctrl-C): withdraw what is not committed yet."""
+    def _desert(self, ticket: Ticket[Any]) -> None:
+        """Its caller gave up or was interrupted: withdraw what is not committed yet."""
+        ticket.deserted = True
+        if self._leader is ticket:
+            self._recover()
         with self._mutex:
-            ticket.deserted = True
             if ticket in self._queue:
                 self._queue.remove(ticket)
-            was_to_lead = ticket.lead
-        if was_to_lead:
-            self._pass_on()
+        self._pass_on(ticket)
 
     # Leading
 
-    def _lead(self, own: _Ticket[Any], deadline: float) -> None:
+    def _lead(self, own: Ticket[Any], deadline: float) -> None:
         """Commit what is queued until `own` is settled; then let another go on."""
-        own.lead = False
         try:
             while not own.settled:
-                self._step(0.0 if own.committed else deadline)
-        except LogBusyError as error:
-            self._give_up(own, error)
-        except BaseException:
-            self._desert(own)
-            raise
-        finally:
-            self._pass_on()
+                self._step(time.monotonic() if own.committed else deadline)
+        except LogBusyError:
+            if not own.committed:
+                raise
+            self._flush_now()  # others' work can wait for the other process, its own is done
+        self._pass_on(own)
+
+    def _pass_on(self, own: Ticket[Any]) -> None:
+        """Stop leading, if `own` leads: another whose work is not settled goes on."""
+        with self._mutex:
+            if self._leader is own:
+                waiting = itertools.chain(self._unflushed, self._queue)
+                self._leader = next((t for t in waiting if not (t.settled or t.deserted)), None)
+            if self._leader is not None:
+                self._leader.wake()
+            else:
+                self._idle.notify_all()
 
     def _step(self, deadline: float) -> None:
-        """One commit, or a flush where there is nothing to commit.
+        """One commit of what waits, and a flush if nothing waits by then.
 
         Work is taken only once the log is ours, so that callers who wait for another process can
         give up in time, and late ones still join.
         """
-        if not self._queue:
-            self._flush()
-            return
-        self._acquire(deadline)
-        group = self._take()
+        gate = self._environment.gate
         try:
-            if group.tickets:
-                if group.tickets[0].exclusive is not None:
-                    self._run_exclusive(group)
-                else:
-                    self._commit(group)
-        except BaseException:
-            self._recover(group)
-            raise
+            if self._queue:
+                self._commit_queue(deadline)
+            gate.enter()
+            if self._unflushed and not self._queue:
+                self._flush()
         finally:
-            self._release()
+            gate.leave()
 
-    def _recover(self, group: _Group) -> None:
-        """The leader was interrupted: put every ticket where the next leader looks for it."""
-        with self._mutex:
-            for ticket in reversed(group.tickets):
-                if ticket.settled or ticket in self._unflushed:
-                    continue
-                if ticket.committed:
-                    self._unflushed.append(ticket)
-                elif not ticket.deserted:
-                    self._queue.appendleft(ticket)
+    def _commit_queue(self, deadline: float) -> None:
+        lock = self._lock()
+        try:
+            self._acquire(lock, deadline)
+            self._take()
+            group = self._group
+            if group is not None and group.tickets[0].exclusive is not None:
+                self._run_exclusive(group)
+            elif group is not None:
+                self._commit(group)
+            self._group = None
+        finally:
+            lock.release()
 
-    def _take(self) -> _Group:
+    def _lock(self) -> ProcessLock:
+        lock = self._environment.process_lock
+        if lock is None:
+            raise ClosedError(f"the log at {self._environment.directory} was closed")
+        return lock
+
+    def _acquire(self, lock: ProcessLock, deadline: float) -> None:
+        """Have the log to ourselves, in its current generation, and be inside the gate."""
+        environment = self._environment
+        lock.acquire(deadline - time.monotonic())
+        environment.gate.enter()
+        while not environment.current():
+            environment.step_out(environment.reopen)
+
+    def _take(self) -> None:
         """What the next commit is made of: all that waits, up to a size."""
-        taken: list[_Ticket[Any]] = []
-        size = 0
         with self._mutex:
-            while self._queue and size < MAX_COMMIT_BYTES:
-                if self._queue[0].exclusive is not None and taken:
+            tickets: list[Ticket[Any]] = []
+            size = 0
+            for ticket in self._queue:
+                if tickets and (ticket.exclusive is not None or size >= MAX_COMMIT_BYTES):
                     break
-                ticket = self._queue.popleft()
-                taken.append(ticket)
+                tickets.append(ticket)
                 size += ticket.bytes
                 if ticket.exclusive is not None:
                     break
-        return _Group(taken)
+            self._group = Group(tickets) if tickets else None
+            for _ in tickets:
+                self._queue.popleft()
 
-    def _give_up(self, own: _Ticket[Any], error: LogBusyError) -> None:
-        """The leader has waited long enough for another process; who came later may wait on."""
-        if own.committed:
-            self._flush()
+    def _recover(self) -> None:
+        """The leader was interrupted: put every ticket where the next leader looks for it."""
+        group = self._group
+        if group is None:
             return
         with self._mutex:
-            self._queue.remove(own)
-        own.settle(error)
+            for ticket in reversed(group.tickets):
+                if ticket.settled or ticket in self._unflushed or ticket in self._queue:
+                    continue
+                if ticket.committed:
+                    self._unflushed.append(ticket)
+                else:
+                    self._queue.appendleft(ticket)
+            self._group = None
 
-    def _pass_on(self) -> None:
-        """Stop leading: another whose work is not settled goes on, if there is one."""
-        with self._mutex:
-            for ticket in (*self._unflushed, *self._queue):
-                if not (ticket.settled or ticket.deserted):
-                    ticket.lead = True
-                    ticket.signal.release()
-                    return
-            self._unflushed.clear()
-            self._leading = False
-            self._idle.notify_all()
-
-    def _acquire(self, deadline: float) -> None:
-        environment = self._environment
-        lock = environment.process_lock
-        if lock is None:
-            raise ClosedError(f"the log at {environment.directory} was closed")
-        lock.acquire(max(deadline - time.monotonic(), 0))
-        try:
-            while True:
-                environment.gate.enter()
-                if environment.current():
-                    return
-                environment.gate.leave()
-                environment.reopen()
-        except BaseException:
-            lock.release()
-            raise
-
-    def _release(self) -> None:
-        self._environment.gate.leave()
-        assert self._environment.process_lock is not None
-        self._environment.process_lock.release()
-
-    def _run_exclusive(self, group: _Group) -> None:
+    def _run_exclusive(self, group: Group) -> None:
         """Everyone is kept out by the process lock; the gate is left, since `do` may close it."""
         (ticket,) = group.tickets
-        self._flush()
-        self._environment.gate.leave()
+        if self._unflushed:
+            self._flush()
         try:
             assert ticket.exclusive is not None
-            ticket.result = ticket.exclusive()
+            self._environment.step_out(lambda: _note(ticket, ticket.exclusive))
         except Exception as error:  # noqa: BLE001 - it is the caller's, and raised there
             ticket.error = error
-        finally:
-            self._environment.gate.enter()
         group.committed = True
         ticket.settle()
 
-    def _commit(self, group: _Group) -> None:
+    def _commit(self, group: Group) -> None:
         """Commit a group together or, where that fails for one's sake, one by one."""
         try:
             self._transact(group)
@@ -350,18 +278,18 @@ class Committer:
                 group.tickets[0].settle(error)
                 return
             for ticket in group.tickets:
-                self._commit(_Group([ticket]))
+                self._commit(Group([ticket]))
 
-    def _transact(self, group: _Group) -> None:
+    def _transact(self, group: Group) -> None:
         """One transaction with the work of a group, which joins those to be flushed."""
         environment = self._environment
-        transaction = self._begin()
-        env = environment.lmdb
-        number = transaction.id()
+        transaction = None
+        number = 0
         try:
+            transaction = self._begin()
+            number = transaction.id()
             tails = self._tails.at(environment.generation, number)
-            free_pages = self._free_pages(env, sum(ticket.bytes for ticket in group.tickets))
-            writer = Writer(environment, transaction, tails, free_pages)
+            writer = Writer(environment, transaction, tails, self._free_pages(group))
             for ticket in group.tickets:
                 self._apply(ticket, writer)
             if writer.changes:
@@ -372,13 +300,13 @@ class Committer:
         except BaseException:
             # Ctrl-C may come between LMDB's commit and our noticing it. Nobody else can have
             # committed meanwhile: the process lock is ours.
-            group.committed = env.info()["last_txnid"] >= number
+            group.committed = bool(number) and environment.lmdb.info()["last_txnid"] >= number
             raise
         finally:
             if group.committed:
                 self._tails.committed(environment.generation, number)
                 self._flushed()
-            else:
+            elif transaction is not None:
                 transaction.abort()
                 self._tails.forget()
         self._join(group)
@@ -395,7 +323,7 @@ class Committer:
         except lmdb.Error as error:
             raise environment.translated(error, "beginning a write") from error
 
-    def _apply(self, ticket: _Ticket[Any], writer: Writer) -> None:
+    def _apply(self, ticket: Ticket[Any], writer: Writer) -> None:
         """Run one caller's work; what it refuses before its first change is its error alone."""
         before = writer.changes
         assert ticket.work is not None
@@ -423,7 +351,7 @@ class Committer:
             unflushed[0].settle()
             del unflushed[0]
 
-    def _join(self, group: _Group) -> None:
+    def _join(self, group: Group) -> None:
         """A group is committed; or all of it was refused, or found nothing to change.
 
         The last wait for a flush too: what they saw may be another's commit that is not durable.
@@ -435,16 +363,19 @@ class Committer:
             else:
                 self._unflushed.append(ticket)
 
-    def _flush(self) -> None:
-        """Make what was committed durable."""
-        environment = self._environment
+    def _flush_now(self) -> None:
+        gate = self._environment.gate
         try:
-            environment.gate.enter()
-            try:
-                environment.lmdb.sync(True)  # noqa: FBT003 - its only parameter: even if not asked to
-            finally:
-                environment.gate.leave()
-        except (lmdb.Error, EventLogError) as error:
+            gate.enter()
+            self._flush()
+        finally:
+            gate.leave()
+
+    def _flush(self) -> None:
+        """Make what was committed durable. Inside the gate."""
+        try:
+            self._environment.lmdb.sync(True)  # noqa: FBT003 - its only parameter
+        except lmdb.Error as error:
             self._flush_failed(error)
         else:
             self._flushed()
@@ -460,7 +391,7 @@ class Committer:
             self._unflushed[0].settle(EventLogError(message))
             del self._unflushed[0]
 
-    def _free_pages(self, env: lmdb.Environment, size: int) -> int | None:
+    def _free_pages(self, group: Group) -> int | None:
         """Pages that appends may use; None while that is more than enough.
 
         LMDB counts the pages its one tree is made of. What is neither that nor behind the end is
@@ -473,12 +404,18 @@ class Committer:
         environment.clear_stale_readers()
         pages = environment.map_pages
         reserve = min(max(pages // 16, _RESERVE_PAGES.start), _RESERVE_PAGES.stop)
-        room = pages - env.info()["last_pgno"]
+        room = pages - environment.lmdb.info()["last_pgno"]
         if room > _AMPLE_PAGES:
             self._room_known_until = now + _AMPLE_SECONDS
             return None
+        size = sum(ticket.bytes for ticket in group.tickets)
         if room > 2 * (size // environment.chunk_bytes) + 2 * reserve:
             return None
-        stat = env.stat()
+        stat = environment.lmdb.stat()
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages - used - reserve)
+
+
+def _note(ticket: Ticket[T], do: Callable[[], T] | None) -> None:
+    assert do is not None
+    ticket.result = do()

@@ -62,8 +62,8 @@ def compact(environment: Environment) -> None:
 
 def _copy(environment: Environment, path: Path) -> None:
     """A durable copy of the environment without its free pages."""
-    environment.gate.enter()
     try:
+        environment.gate.enter()
         environment.lmdb.copy(os.fspath(path), compact=True)
     except lmdb.Error as error:
         raise environment.translated(error, "a copy") from error

@@ -19,10 +19,10 @@ import lmdb
 from eventlog.embedded import keys, settings
 from eventlog.embedded.catalog import LogRecord, TopicRecord, read_log_record, read_topics
 from eventlog.embedded.check import check_log
-from eventlog.embedded.commit import Work
 from eventlog.embedded.copies import backup, compact
 from eventlog.embedded.retention import remove_deleted
 from eventlog.embedded.storage import MAX_MAP_BYTES, MIN_MAP_BYTES, Environment, Options
+from eventlog.embedded.ticket import Work
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (

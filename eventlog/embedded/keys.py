@@ -39,7 +39,8 @@ TOPIC_PREFIX: Final = b"T"
 DELETED_PREFIX: Final = b"D"
 BATCH_PREFIX: Final = b"B"
 
-MAX_CHUNKS: Final = 2**16
+CHUNK_NUMBER_BYTES: Final = 2
+MAX_CHUNKS: Final = 2 ** (8 * CHUNK_NUMBER_BYTES)
 MAX_OFFSET: Final = 2**63 - 1
 
 _batch = struct.Struct(">cIHQH")
@@ -110,6 +111,11 @@ def unsealed(value: bytes | memoryview) -> bytes:
 def encode_batch_key(topic_id: int, partition: int, last_offset: int, chunk: int = 0) -> bytes:
     """`BatchKey.encode` without making a `BatchKey`, for the paths that make many."""
     return _batch.pack(b"B", topic_id, partition, last_offset, chunk)
+
+
+def encode_chunk_number(number: int) -> bytes:
+    """The end of a batch's key: which of its chunks it is."""
+    return number.to_bytes(CHUNK_NUMBER_BYTES)
 
 
 def topic_key(name: str) -> bytes:

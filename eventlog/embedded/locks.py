@@ -161,27 +161,33 @@ class _Waiter:
 
 
 class Gate:
-    """A door that many threads may be behind, and that one can close after the last has left."""
+    """A door that many threads may be behind, and that one can close after the last has left.
+
+    A thread is inside or not: entering twice is entering once, and leaving is always allowed, so
+    that ``try: enter() ... finally: leave()`` is right wherever Ctrl-C comes.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._inside = 0
+        self._inside: set[int] = set()
         self._closed = 0
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
 
     def enter(self) -> None:
         """Go in; wait while it is closed or `limit` threads are inside."""
+        thread = threading.get_ident()
         with self._mutex:
-            while self._closed or self._inside >= self._limit:
-                self._changed.wait()
-            self._inside += 1
+            if thread not in self._inside:
+                while self._closed or len(self._inside) >= self._limit:
+                    self._changed.wait()
+                self._inside.add(thread)
 
     def leave(self) -> None:
         """Go out."""
         with self._mutex:
-            self._inside -= 1
-            if self._closed or self._inside == self._limit - 1:
+            self._inside.discard(threading.get_ident())
+            if self._closed or len(self._inside) == self._limit - 1:
                 self._changed.notify_all()
 
     def close(self, timeout: float | None = None) -> bool:

@@ -237,8 +237,8 @@ class Environment:
             ClosedError: the log was closed.
             LogBusyError: every reader slot of the log stayed taken for `lock_timeout` seconds.
         """
-        self.gate.enter()
         try:
+            self.gate.enter()
             transaction = self._begin_read(lock_timeout)
             try:
                 yield transaction

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
-import msgspec
 
 from eventlog.embedded import keys, settings
-from eventlog.embedded.batch import EncodedBatch, encode
+from eventlog.embedded.append import (
+    Columns,
+    Part,
+    TopicState,
+    check_partition,
+    gather,
+    gather_one,
+    prepare,
+)
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Wanted, fetch
 from eventlog.embedded.partition import PartitionView
@@ -28,16 +33,7 @@ from eventlog.errors import (
     UnexpectedOffsetError,
     UnsupportedOperationError,
 )
-from eventlog.event import (
-    NO_PROPERTIES,
-    Event,
-    Key,
-    PropertyValue,
-    StoredEvent,
-    body_bytes,
-    checked_key,
-    checked_properties,
-)
+from eventlog.event import Event, Key, PropertyValue, StoredEvent
 from eventlog.log import Body, Duration, PartitionInfo, Receipt, Topic
 from eventlog.partitioning import KeyPartitioner, RoundRobin
 from eventlog.positions import (
@@ -58,50 +54,10 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedTopic"]
 
 _UNCHANGED: Final[Any] = object()
-_bodies_of = attrgetter("body")
-_keys_of = attrgetter("key")
-_properties_of = attrgetter("properties")
-_STORED_KINDS: Final = frozenset({Event, StoredEvent})
 
 
 class _ChangedError(Exception):
     """The topic is not what the work was prepared for; look again and prepare it anew."""
-
-
-class _State(NamedTuple):
-    """A topic's record as this process knows it; replaced whole when another changes it."""
-
-    record: TopicRecord
-    stored: bytes
-    partitioner: KeyPartitioner | None
-    turns: RoundRobin
-
-
-class _Columns(NamedTuple):
-    """Events on their way in, as columns; a column in which nothing stands is None."""
-
-    bodies: list[bytes]
-    keys: list[Key | None] | None
-    properties: list[dict[str, PropertyValue] | None] | None
-    size: int
-
-    def take(self, rows: list[int]) -> _Columns:
-        """Some of them."""
-        bodies = [self.bodies[row] for row in rows]
-        return _Columns(
-            bodies,
-            self.keys and [self.keys[row] for row in rows],
-            self.properties and [self.properties[row] for row in rows],
-            self.size * len(rows) // len(self.bodies),
-        )
-
-
-class _Part(msgspec.Struct, frozen=True, gc=False):
-    """What one append stores in one partition."""
-
-    partition: int
-    count: int
-    batches: list[EncodedBatch]
 
 
 class EmbeddedTopic(Topic):
@@ -152,14 +108,14 @@ class EmbeddedTopic(Topic):
 
     def _take_record(self, record: TopicRecord, stored: bytes) -> None:
         function = self._log.partition_function(record.partitioner)
-        self._state = _State(
+        self._state = TopicState(
             record,
             stored,
             None if function is None else KeyPartitioner(function, record.partitions),
             RoundRobin(record.partitions),
         )
 
-    def _look(self, transaction: lmdb.Transaction) -> _State:
+    def _look(self, transaction: lmdb.Transaction) -> TopicState:
         """What the topic is now; the log may have been changed by another process."""
         stored = transaction.get(self._key)
         state = self._state
@@ -172,7 +128,7 @@ class EmbeddedTopic(Topic):
             self._take_record(record, bytes(stored))
         return self._state
 
-    def _refresh(self) -> _State:
+    def _refresh(self) -> TopicState:
         """What the topic is now."""
         with self._log.read() as transaction:
             return self._look(transaction)
@@ -243,20 +199,10 @@ class EmbeddedTopic(Topic):
         expect_next: int | None = None,
         timeout: float | None = None,
     ) -> Receipt:
-        if isinstance(body, Event):
-            raise TypeError("append takes a body; use append_batch([event]) for an Event")
-        if expect_next is not None and partition is None and key is None:
-            raise ValueError("expect_next needs a partition or a key: whose next offset is meant?")
-        if expect_next is not None and type(expect_next) is not int:
-            raise TypeError(f"expect_next is an int, not {type(expect_next).__name__}")
-        body = body if type(body) is bytes else body_bytes(body)
-        columns = _sized(
-            [body],
-            None if key is None else [checked_key(key)],
-            None if properties is None else _plain([checked_properties(properties)]),
-        )
-        (receipt,) = self._store(columns, partition, expect_next, timeout)
-        return receipt
+        if expect_next is not None:
+            _check_expected(expect_next, partition, key)
+        columns = gather_one(body, key, properties)
+        return self._store(columns, partition, expect_next, timeout)[0]
 
     def append_batch(
         self,
@@ -266,14 +212,14 @@ class EmbeddedTopic(Topic):
         partition: int | None = None,
         timeout: float | None = None,
     ) -> list[Receipt]:
-        columns = _columns(events, None if key is None else checked_key(key))
+        columns = gather(events, key)
         if not columns.bodies:
             return []
         return self._store(columns, partition, None, timeout)
 
     def _store(
         self,
-        columns: _Columns,
+        columns: Columns,
         partition: int | None,
         expect_next: int | None,
         timeout: float | None,
@@ -282,14 +228,14 @@ class EmbeddedTopic(Topic):
         while True:
             state = self._state
             try:
-                parts = self._encode(state, columns, partition)
+                parts = prepare(state, columns, partition)
             except (PartitionNotFoundError, EventTooLargeError, UnsupportedOperationError):
                 if self._refresh() is state:
                     raise
                 continue
 
             def work(
-                writer: Writer, state: _State = state, parts: list[_Part] = parts
+                writer: Writer, state: TopicState = state, parts: list[Part] = parts
             ) -> list[tuple[int, int]]:
                 return self._write(writer, state, parts, expect_next)
 
@@ -303,68 +249,8 @@ class EmbeddedTopic(Topic):
                 for part, (offset, enqueued_us) in zip(parts, stored, strict=True)
             ]
 
-    def _encode(self, state: _State, columns: _Columns, partition: int | None) -> list[_Part]:
-        self._check_sizes(state.record, columns)
-        compress = state.record.compression == "zstd"
-        return [
-            _Part(
-                number,
-                len(part.bodies),
-                encode(
-                    (part.bodies, part.keys, part.properties),
-                    part.size,
-                    compress=compress,
-                ),
-            )
-            for number, part in self._split(state, columns, partition)
-        ]
-
-    def _check_sizes(self, record: TopicRecord, columns: _Columns) -> None:
-        if columns.size <= record.max_event_bytes:
-            return  # then so is each of them
-        for row, body in enumerate(columns.bodies):
-            if len(body) > record.max_event_bytes:
-                which = f"event {row} of the batch" if len(columns.bodies) > 1 else "the event"
-                raise EventTooLargeError(
-                    f"{which} has a body of {len(body):,} bytes; topic {record.name!r} takes "
-                    f"{record.max_event_bytes:,} (max_event_bytes)"
-                )
-        if columns.size > settings.MAX_APPEND_BYTES:
-            raise EventTooLargeError(
-                f"one append takes {settings.MAX_APPEND_BYTES:,} bytes of bodies, keys and "
-                f"properties, this one has {columns.size:,}: append it in parts"
-            )
-
-    def _split(
-        self, state: _State, columns: _Columns, partition: int | None
-    ) -> list[tuple[int, _Columns]]:
-        """Which events go to which partition."""
-        if partition is not None:
-            return [(self._check_partition(state.record, partition), columns)]
-        if columns.keys is None:
-            return [(state.turns.next(), columns)]
-        if state.partitioner is None:
-            raise UnsupportedOperationError(
-                f"topic {state.record.name!r} places keys with {state.record.partitioner!r}, which "
-                "this process does not have: hand it to create_topic(..., exist_ok=True), or name "
-                "the partition"
-            )
-        if len(columns.keys) == 1 and columns.keys[0] is not None:
-            return [(state.partitioner.partition(columns.keys[0]), columns)]
-        return _by_partition(columns, columns.keys, state.partitioner, state.turns)
-
-    def _check_partition(self, record: TopicRecord, partition: object) -> int:
-        if isinstance(partition, bool) or not isinstance(partition, int):
-            raise TypeError(f"a partition is an int, not {type(partition).__name__}")
-        if not 0 <= partition < record.partitions:
-            raise PartitionNotFoundError(
-                f"topic {record.name!r} has partitions 0 to {record.partitions - 1}, "
-                f"no partition {partition}"
-            )
-        return partition
-
     def _write(
-        self, writer: Writer, state: _State, parts: list[_Part], expect_next: int | None
+        self, writer: Writer, state: TopicState, parts: list[Part], expect_next: int | None
     ) -> list[tuple[int, int]]:
         """The work of an append inside the transaction: refuse first, then change."""
         if self._look(writer.transaction) is not state:
@@ -379,7 +265,7 @@ class EmbeddedTopic(Topic):
                     expected=expect_next,
                     actual=actual,
                 )
-        writer.require_room(batch for part in parts for batch in part.batches)
+        writer.require_room([batch for part in parts for batch in part.batches])
         stored = [writer.append(record.id, part.partition, part.batches) for part in parts]
         if record.retention_us is not None or record.retention_bytes is not None:
             self._trim(writer, record, parts)
@@ -387,7 +273,7 @@ class EmbeddedTopic(Topic):
             self._log.leftovers = remove_deleted(writer, STEP_ROWS // 4)
         return stored
 
-    def _trim(self, writer: Writer, record: TopicRecord, parts: list[_Part]) -> None:
+    def _trim(self, writer: Writer, record: TopicRecord, parts: list[Part]) -> None:
         """Remove what has expired in the partitions just appended to: about twice what came."""
         retention = record.retention(writer.now_us)
         chunk_bytes = writer.environment.chunk_bytes
@@ -430,7 +316,7 @@ class EmbeddedTopic(Topic):
     def _fetch(self, partition: int, now_us: int, wanted: Wanted) -> list[StoredEvent]:
         with self._log.read() as transaction:
             record = self._look(transaction).record
-            view = PartitionView(transaction, record.id, self._check_partition(record, partition))
+            view = PartitionView(transaction, record.id, check_partition(record, partition))
             found = fetch(view, record.name, record.retention(now_us), wanted)
         return found.events()
 
@@ -438,7 +324,7 @@ class EmbeddedTopic(Topic):
         now_us = self._log.now_us()
         with self._log.read() as transaction:
             record = self._look(transaction).record
-            view = PartitionView(transaction, record.id, self._check_partition(record, partition))
+            view = PartitionView(transaction, record.id, check_partition(record, partition))
             tail = view.tail()
             beginning = view.beginning(record.retention(now_us), tail)
             size = view.size_from(beginning, tail)
@@ -458,7 +344,7 @@ class EmbeddedTopic(Topic):
             raise TypeError(f"offset_at takes a time, not the offset {parsed}")
         with self._log.read() as transaction:
             record = self._look(transaction).record
-            view = PartitionView(transaction, record.id, self._check_partition(record, partition))
+            view = PartitionView(transaction, record.id, check_partition(record, partition))
             tail = view.tail()
             beginning = view.beginning(record.retention(now_us), tail)
             if isinstance(parsed, Anchor):
@@ -484,73 +370,8 @@ class EmbeddedTopic(Topic):
         return self._log.commit(work)
 
 
-def _columns(events: Iterable[Event | Body], key: Key | None) -> _Columns:
-    """Events as columns, checked."""
-    if isinstance(events, bytes | str | bytearray | memoryview | Event | Mapping):
-        raise TypeError(f"append_batch takes several events, not one {type(events).__name__}")
-    rows: list[Any] = list(events)
-    if rows and type(rows[0]) is bytes:
-        with contextlib.suppress(TypeError):  # then not all of them are bytes
-            length = _length(rows)
-            return _Columns(rows, None if key is None else [key] * len(rows), None, length)
-    if not set(map(type, rows)) <= _STORED_KINDS:
-        rows = [row if isinstance(row, Event) else Event(body_bytes(row)) for row in rows]
-    bodies = list(map(_bodies_of, rows))
-    keys_column = list(map(_keys_of, rows))
-    if key is not None:
-        keys_column = [key if own is None else own for own in keys_column]
-    properties = list(map(_properties_of, rows))
-    return _sized(
-        bodies,
-        None if keys_column.count(None) == len(rows) else keys_column,
-        None if properties.count(NO_PROPERTIES) == len(rows) else _plain(properties),
-    )
-
-
-def _sized(
-    bodies: list[bytes],
-    keys_column: list[Key | None] | None,
-    properties: list[dict[str, PropertyValue] | None] | None,
-) -> _Columns:
-    """Columns, and about how many bytes they are."""
-    size = _length(bodies)
-    if keys_column is not None:
-        size += sum(len(key) for key in keys_column if key is not None)
-    if properties is not None:
-        size += len(msgspec.msgpack.encode(properties))
-    return _Columns(bodies, keys_column, properties, size)
-
-
-def _plain(properties: list[Mapping[str, PropertyValue]]) -> list[dict[str, PropertyValue] | None]:
-    """Properties as msgpack takes them: nil for an event that has none."""
-    return [dict(own) if own else None for own in properties]
-
-
-def _length(bodies: list[bytes]) -> int:
-    """Bytes of all together: joining them is several times faster than adding up lengths."""
-    return len(b"".join(bodies))
-
-
-def _by_partition(
-    columns: _Columns,
-    column_of_keys: list[Key | None],
-    partitioner: KeyPartitioner,
-    turns: RoundRobin,
-) -> list[tuple[int, _Columns]]:
-    """Keyed events where their keys say; all without one together to the next in turn."""
-    if None in column_of_keys:
-        keyed = [key for key in column_of_keys if key is not None]
-        placed = iter(partitioner.partition_all(keyed))
-        turn = turns.next()
-        numbers = [turn if key is None else next(placed) for key in column_of_keys]
-    else:
-        numbers = partitioner.partition_all(column_of_keys)  # type: ignore[arg-type]
-    rows: dict[int, list[int]] = {}
-    for row, number in enumerate(numbers):
-        if number in rows:
-            rows[number].append(row)
-        else:
-            rows[number] = [row]
-    if len(rows) == 1:
-        return [(numbers[0], columns)]
-    return [(number, columns.take(rows[number])) for number in sorted(rows)]
+def _check_expected(expect_next: object, partition: object, key: object) -> None:
+    if type(expect_next) is not int:
+        raise TypeError(f"expect_next is an int, not {type(expect_next).__name__}")
+    if partition is None and key is None:
+        raise ValueError("expect_next needs a partition or a key: whose next offset is meant?")

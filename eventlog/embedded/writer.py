@@ -7,7 +7,8 @@ first change, so that one caller's mistake spoils nobody else's work in the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import lmdb
@@ -75,7 +76,6 @@ class Writer:
         self.now_us = environment.clock()
         self.changes = 0
         self._transaction = transaction
-        self._cursor = transaction.cursor()
         self._tails = tails
         self._free_pages = free_pages
         self._removable = STEP_ROWS
@@ -84,6 +84,10 @@ class Writer:
     def transaction(self) -> lmdb.Transaction:
         """The LMDB transaction; to look only."""
         return self._transaction
+
+    @functools.cached_property
+    def _cursor(self) -> lmdb.Cursor:
+        return self._transaction.cursor()
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`."""
@@ -142,7 +146,7 @@ class Writer:
         self._removable -= removed
         return removed
 
-    def require_room(self, batches: Iterable[EncodedBatch]) -> None:
+    def require_room(self, batches: Sequence[EncodedBatch]) -> None:
         """Refuse an append that would leave too little room to remove anything.
 
         Raises:
@@ -179,21 +183,22 @@ class Writer:
         first = next_offset
         enqueued_us = max(enqueued_us, self.now_us)
         chunk_bytes = self.environment.chunk_bytes
-        encode_key = keys.encode_batch_key
         for batch in batches:
             next_offset += batch.count
-            key = encode_key(topic_id, partition, next_offset - 1)
-            chunks = list(batch.chunks(key, enqueued_us, position, chunk_bytes))
-            self.changes += len(chunks)
-            if len(chunks) == 1:
-                self._transaction.put(key, chunks[0])
+            key = keys.encode_batch_key(topic_id, partition, next_offset - 1)
+            header = batch.header(key, enqueued_us, position)
+            if batch.size <= chunk_bytes:
+                self.put(key, header + batch.payload)
             else:
-                self._cursor.putmulti(
-                    [
-                        (encode_key(topic_id, partition, next_offset - 1, number), chunk)
-                        for number, chunk in enumerate(chunks)
-                    ]
-                )
+                self._put_chunks(key, batch.chunks(header, chunk_bytes))
             position += batch.size
         self._tails[topic_id, partition] = Tail(next_offset, enqueued_us, position)
         return first, enqueued_us
+
+    def _put_chunks(self, key: bytes, chunks: list[bytes | memoryview]) -> None:
+        self.changes += len(chunks)
+        batch_key = key[: -keys.CHUNK_NUMBER_BYTES]
+        numbers = map(keys.encode_chunk_number, range(len(chunks)))
+        self._cursor.putmulti(
+            [(batch_key + number, chunk) for number, chunk in zip(numbers, chunks, strict=True)]
+        )

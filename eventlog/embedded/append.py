@@ -1,0 +1,224 @@
+"""From what a caller hands in to batches ready to be stored: everything before the transaction.
+
+An append is *gathered* into columns (and checked), *placed* on partitions, and *encoded*, all in
+the caller's thread and outside any lock. What comes out, a list of `Part`, only needs offsets and
+a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from eventlog.embedded import settings
+from eventlog.embedded.batch import EncodedBatch, encode
+from eventlog.embedded.catalog import TopicRecord
+from eventlog.errors import EventTooLargeError, PartitionNotFoundError, UnsupportedOperationError
+from eventlog.event import (
+    NO_PROPERTIES,
+    Event,
+    Key,
+    PropertyValue,
+    StoredEvent,
+    body_bytes,
+    checked_key,
+    checked_properties,
+)
+from eventlog.log import Body
+from eventlog.partitioning import KeyPartitioner, RoundRobin
+
+__all__ = ["Columns", "Part", "TopicState", "check_partition", "gather", "gather_one", "prepare"]
+
+_bodies_of = attrgetter("body")
+_keys_of = attrgetter("key")
+_properties_of = attrgetter("properties")
+_EVENT_KINDS: Final = frozenset({Event, StoredEvent})
+
+
+class TopicState(NamedTuple):
+    """A topic's record as this process knows it; replaced whole when another changes it."""
+
+    record: TopicRecord
+    stored: bytes
+    partitioner: KeyPartitioner | None
+    turns: RoundRobin
+
+
+class Columns(NamedTuple):
+    """Events on their way in, as columns; a column in which nothing stands is None.
+
+    `size` is about how many bytes they are together, and never less than any body.
+    """
+
+    bodies: list[bytes]
+    keys: list[Key | None] | None
+    properties: list[dict[str, PropertyValue] | None] | None
+    size: int
+
+    def take(self, rows: list[int]) -> Columns:
+        """Some of them."""
+        return Columns(
+            [self.bodies[row] for row in rows],
+            self.keys and [self.keys[row] for row in rows],
+            self.properties and [self.properties[row] for row in rows],
+            self.size * len(rows) // len(self.bodies),
+        )
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """What one append stores in one partition."""
+
+    partition: int
+    count: int
+    batches: list[EncodedBatch]
+
+
+def gather_one(
+    body: Body, key: Key | None, properties: Mapping[str, PropertyValue] | None
+) -> Columns:
+    """One event as columns, checked."""
+    if isinstance(body, Event):
+        raise TypeError("append takes a body; use append_batch([event]) for an Event")
+    body = body if type(body) is bytes else body_bytes(body)
+    if key is None and properties is None:
+        return Columns([body], None, None, len(body))
+    return _sized(
+        [body],
+        None if key is None else [checked_key(key)],
+        None if properties is None else _plain([checked_properties(properties)]),
+    )
+
+
+def gather(events: Iterable[Event | Body], key: Key | None) -> Columns:
+    """Several events as columns, checked; `key` is that of those without."""
+    if isinstance(events, bytes | str | bytearray | memoryview | Event | Mapping):
+        raise TypeError(f"append_batch takes several events, not one {type(events).__name__}")
+    key = None if key is None else checked_key(key)
+    rows: list[Any] = list(events)
+    if rows and type(rows[0]) is bytes:
+        with contextlib.suppress(TypeError):  # then not all of them are bytes
+            return _sized(rows, None if key is None else [key] * len(rows), None)
+    if not set(map(type, rows)) <= _EVENT_KINDS:
+        rows = [row if isinstance(row, Event) else Event(body_bytes(row)) for row in rows]
+    keys = list(map(_keys_of, rows))
+    if key is not None:
+        keys = [key if own is None else own for own in keys]
+    properties = list(map(_properties_of, rows))
+    return _sized(
+        list(map(_bodies_of, rows)),
+        None if keys.count(None) == len(rows) else keys,
+        None if properties.count(NO_PROPERTIES) == len(rows) else _plain(properties),
+    )
+
+
+def _sized(
+    bodies: list[bytes],
+    keys: list[Key | None] | None,
+    properties: list[dict[str, PropertyValue] | None] | None,
+) -> Columns:
+    size = len(b"".join(bodies))  # several times faster than adding up lengths
+    if keys is not None:
+        size += sum(len(key) for key in keys if key is not None)
+    if properties is not None:
+        size += len(msgspec.msgpack.encode(properties))
+    return Columns(bodies, keys, properties, size)
+
+
+def _plain(properties: list[Mapping[str, PropertyValue]]) -> list[dict[str, PropertyValue] | None]:
+    """Properties as msgpack takes them: nil for an event that has none."""
+    return [dict(own) if own else None for own in properties]
+
+
+def prepare(state: TopicState, columns: Columns, partition: int | None) -> list[Part]:
+    """Place events on partitions and encode them.
+
+    Raises:
+        EventTooLargeError: a body, or all together, are over their limit.
+        PartitionNotFoundError: there is no such partition.
+        UnsupportedOperationError: there are keys, and what places them is not known here.
+    """
+    record = state.record
+    if columns.size > record.max_event_bytes:
+        _check_sizes(record, columns)
+    compress = record.compression == "zstd"
+    return [
+        Part(
+            number,
+            len(part.bodies),
+            encode((part.bodies, part.keys, part.properties), part.size, compress=compress),
+        )
+        for number, part in _place(state, columns, partition)
+    ]
+
+
+def _check_sizes(record: TopicRecord, columns: Columns) -> None:
+    for row, body in enumerate(columns.bodies):
+        if len(body) > record.max_event_bytes:
+            which = f"event {row} of the batch" if len(columns.bodies) > 1 else "the event"
+            raise EventTooLargeError(
+                f"{which} has a body of {len(body):,} bytes; topic {record.name!r} takes "
+                f"{record.max_event_bytes:,} (max_event_bytes)"
+            )
+    if columns.size > settings.MAX_APPEND_BYTES:
+        raise EventTooLargeError(
+            f"one append takes {settings.MAX_APPEND_BYTES:,} bytes of bodies, keys and "
+            f"properties, this one has {columns.size:,}: append it in parts"
+        )
+
+
+def _place(state: TopicState, columns: Columns, partition: int | None) -> list[tuple[int, Columns]]:
+    """Which events go to which partition."""
+    if partition is not None:
+        return [(check_partition(state.record, partition), columns)]
+    if columns.keys is None:
+        return [(state.turns.next(), columns)]
+    if state.partitioner is None:
+        raise UnsupportedOperationError(
+            f"topic {state.record.name!r} places keys with {state.record.partitioner!r}, which "
+            "this process does not have: hand it to create_topic(..., exist_ok=True), or name "
+            "the partition"
+        )
+    return _place_by_key(columns, columns.keys, state.partitioner, state.turns)
+
+
+def _place_by_key(
+    columns: Columns,
+    keys: list[Key | None],
+    partitioner: KeyPartitioner,
+    turns: RoundRobin,
+) -> list[tuple[int, Columns]]:
+    """Keyed events where their keys say; all without one together to the next in turn."""
+    if len(keys) == 1 and keys[0] is not None:
+        return [(partitioner.partition(keys[0]), columns)]
+    keyed = [key for key in keys if key is not None]
+    numbers = partitioner.partition_all(keyed)
+    if len(keyed) < len(keys):
+        turn = turns.next()
+        placed = iter(numbers)
+        numbers = [turn if key is None else next(placed) for key in keys]
+    rows: dict[int, list[int]] = {number: [] for number in sorted(set(numbers))}
+    if len(rows) == 1:
+        return [(numbers[0], columns)]
+    for row, number in enumerate(numbers):
+        rows[number].append(row)
+    return [(number, columns.take(own)) for number, own in rows.items()]
+
+
+def check_partition(record: TopicRecord, partition: object) -> int:
+    """`partition`, if the topic has it.
+
+    Raises:
+        PartitionNotFoundError: it has not.
+    """
+    if isinstance(partition, bool) or not isinstance(partition, int):
+        raise TypeError(f"a partition is an int, not {type(partition).__name__}")
+    if not 0 <= partition < record.partitions:
+        raise PartitionNotFoundError(
+            f"topic {record.name!r} has partitions 0 to {record.partitions - 1}, "
+            f"no partition {partition}"
+        )
+    return partition
