@@ -125,11 +125,19 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a batch of stored events comes from; all events of a batch share one."""
+    """Where up to 256 neighbouring stored events come from; they share one.
+
+    An event knows its place from the first of them as a small number, which CPython keeps one
+    object of: so an event needs no number of its own.
+    """
 
     topic: str
     partition: int
     enqueued_at: datetime
+    first_offset: int
+
+
+EVENTS_PER_ORIGIN: Final = 256
 
 
 # What was stored was checked when it was stored. msgspec binds __post_init__ when a class is made,
@@ -140,14 +148,15 @@ del Event.__post_init__
 
 
 class StoredEvent(Event, frozen=True, gc=False):
-    """An event as read from a topic: it also knows where it stands.
+    """An event as read from a topic: it also knows where it stands."""
 
-    Attributes:
-        offset: its position in its partition: 0, 1, 2, ... with no gaps.
-    """
-
-    offset: int = -1
+    _place: int = 0
     _origin: Origin | None = None
+
+    @property
+    def offset(self) -> int:
+        """Its position in its partition: 0, 1, 2, ... with no gaps."""
+        return self._stored().first_offset + self._place
 
     @property
     def topic(self) -> str:
@@ -170,22 +179,26 @@ class StoredEvent(Event, frozen=True, gc=False):
         return self._origin
 
     def __hash__(self) -> int:
-        return hash((self.body, self.key, self.offset))
+        return hash((self.body, self.key, self._place))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (
             self.body,
             self.key,
             dict(self.properties),
-            self.offset,
+            self._place,
             self._origin,
         )
 
     def _described(self) -> list[str]:
         parts = super()._described()
         if self._origin is not None:
-            parts += [f"topic={self.topic!r}", f"partition={self.partition}"]
-        return [*parts, f"offset={self.offset}"]
+            parts += [
+                f"topic={self.topic!r}",
+                f"partition={self.partition}",
+                f"offset={self.offset}",
+            ]
+        return parts
 
 
 Event.__post_init__ = _check_on_construction  # type: ignore[method-assign]
@@ -195,12 +208,12 @@ def _restore(
     body: bytes,
     key: Key | None,
     properties: dict[str, PropertyValue],
-    offset: int,
+    place: int,
     origin: Origin | None,
 ) -> StoredEvent:
     """Unpickle a stored event."""
     return StoredEvent(
-        body, key, MappingProxyType(properties) if properties else NO_PROPERTIES, offset, origin
+        body, key, MappingProxyType(properties) if properties else NO_PROPERTIES, place, origin
     )
 
 

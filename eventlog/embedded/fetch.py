@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import repeat
+from itertools import chain, cycle, repeat
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from eventlog.embedded.batch import BatchDamagedError, Columns, Header, open_payload
-from eventlog.embedded.partition import Batch, PartitionView, Retention, Tail
+from eventlog.embedded.partition import KEEP_FOR_EVER, Batch, PartitionView, Retention, Tail
 from eventlog.errors import CorruptBatchError, OffsetOutOfRangeError
-from eventlog.event import NO_PROPERTIES, Origin, StoredEvent
+from eventlog.event import EVENTS_PER_ORIGIN, NO_PROPERTIES, Origin, StoredEvent
 from eventlog.positions import EARLIEST, Anchor, instant, microseconds
 
 __all__ = ["Fetched", "Wanted", "fetch"]
+
+_PLACES: Final = range(EVENTS_PER_ORIGIN)
 
 _Parsed: TypeAlias = Anchor | int | datetime
 
@@ -87,6 +89,11 @@ class Fetched(NamedTuple):
         end = min(self.stop - first, found.header.count)
         keys = columns.keys(begin, end)
         properties = columns.properties(begin, end)
+        enqueued_at = instant(found.header.enqueued_us)
+        origins = [
+            repeat(Origin(self.topic, self.partition, enqueued_at, offset), EVENTS_PER_ORIGIN)
+            for offset in range(first + begin, first + end, EVENTS_PER_ORIGIN)
+        ]
         return list(
             map(
                 StoredEvent,
@@ -95,8 +102,8 @@ class Fetched(NamedTuple):
                 repeat(NO_PROPERTIES)
                 if properties is None
                 else [MappingProxyType(own) if own else NO_PROPERTIES for own in properties],
-                range(first + begin, first + end),
-                repeat(Origin(self.topic, self.partition, instant(found.header.enqueued_us))),
+                cycle(_PLACES),
+                chain.from_iterable(origins),
             )
         )
 
@@ -118,6 +125,23 @@ def fetch(view: PartitionView, topic: str, retention: Retention, wanted: Wanted)
     Raises:
         OffsetOutOfRangeError: it starts at an offset that is not there.
     """
+    start, stop = _range(view, topic, retention, wanted)
+    batches, damage = _collect(view, topic, start, stop, wanted.max_bytes)
+    return Fetched(topic, view.partition, start, stop, wanted.max_bytes, batches, damage)
+
+
+def _range(
+    view: PartitionView, topic: str, retention: Retention, wanted: Wanted
+) -> tuple[int, int]:
+    """The offsets that are wanted: from, and up to."""
+    if (
+        isinstance(wanted.start, int)
+        and wanted.end is None
+        and retention == KEEP_FOR_EVER
+        and view.holds(wanted.start)
+    ):
+        # The usual fetch of who reads along: nothing more need be known of the partition.
+        return wanted.start, wanted.start + wanted.max_events
     tail = view.tail()
     beginning = view.beginning(retention, tail)
     start = _offset(view, wanted.start, beginning, tail)
@@ -132,8 +156,7 @@ def fetch(view: PartitionView, topic: str, retention: Retention, wanted: Wanted)
     stop = min(tail.next_offset, start + wanted.max_events)
     if wanted.end is not None:
         stop = min(stop, _offset(view, wanted.end, beginning, tail))
-    batches, damage = _collect(view, topic, start, stop, wanted.max_bytes)
-    return Fetched(topic, view.partition, start, stop, wanted.max_bytes, batches, damage)
+    return start, stop
 
 
 def _offset(view: PartitionView, position: _Parsed, beginning: int, tail: Tail) -> int:

@@ -8,14 +8,14 @@ from the batch behind it, since time never decreases along a partition.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import lmdb
 
 from eventlog.embedded import keys
 from eventlog.embedded.batch import HEADER_BYTES, BatchDamagedError, Header
 
-__all__ = ["Batch", "PartitionView", "Retention", "Tail"]
+__all__ = ["KEEP_FOR_EVER", "Batch", "PartitionView", "Retention", "Tail"]
 
 
 class Tail(NamedTuple):
@@ -41,6 +41,9 @@ class Retention(NamedTuple):
     """Events enqueued at or before are expired."""
     most_bytes: int | None
     """A partition's oldest batches beyond as many bytes are expired, but never its last."""
+
+
+KEEP_FOR_EVER: Final = Retention(None, None)
 
 
 class PartitionView:
@@ -72,6 +75,15 @@ class PartitionView:
             return Batch(last, Header.decode(key, cursor.value()))
         except BatchDamagedError as error:
             return Batch(last, None, str(error))
+
+    def holds(self, offset: int) -> bool:
+        """Whether an event of that offset is stored, as far as is sure at one look."""
+        if offset < 0 or (batch := self.batch_at(offset)) is None or batch.header is None:
+            return False
+        if offset <= batch.last_offset - batch.header.count:
+            return False
+        floor = self.floor()
+        return floor is None or offset >= floor.beginning
 
     def tail(self) -> Tail:
         """Where the partition goes on: from its last batch, or from its floor if it has none."""
@@ -121,7 +133,7 @@ class PartitionView:
     def beginning(self, retention: Retention, tail: Tail) -> int:
         """The first offset that has not expired; `tail.next_offset` if there is none."""
         first = self.first_offset(tail)
-        if retention == (None, None) or first == tail.next_offset:
+        if retention == KEEP_FOR_EVER or first == tail.next_offset:
             return first
 
         def is_live(offset: int) -> bool:
