@@ -36,6 +36,7 @@ __all__ = ["Columns", "Part", "TopicState", "check_partition", "gather", "gather
 _bodies_of = attrgetter("body")
 _keys_of = attrgetter("key")
 _properties_of = attrgetter("properties")
+_JOINED_AT_ONCE: Final = 512
 _EVENT_KINDS: Final = frozenset({Event, StoredEvent})
 
 
@@ -120,12 +121,24 @@ def _sized(
     keys: list[Key | None] | None,
     properties: list[dict[str, PropertyValue] | None] | None,
 ) -> Columns:
-    size = len(b"".join(bodies))  # several times faster than adding up lengths
+    size = _length(bodies)
     if keys is not None:
         size += sum(len(key) for key in keys if key is not None)
     if properties is not None:
         size += len(msgspec.msgpack.encode(properties))
     return Columns(bodies, keys, properties, size)
+
+
+def _length(bodies: list[bytes]) -> int:
+    """Bytes of all together, and a TypeError unless all are bytes.
+
+    Joining is several times faster than adding up lengths, as long as what is joined is small
+    enough for the allocator to have it at hand.
+    """
+    if len(bodies) <= _JOINED_AT_ONCE:
+        return len(b"".join(bodies))
+    steps = range(0, len(bodies), _JOINED_AT_ONCE)
+    return sum(len(b"".join(bodies[start : start + _JOINED_AT_ONCE])) for start in steps)
 
 
 def _plain(properties: list[Mapping[str, PropertyValue]]) -> list[dict[str, PropertyValue] | None]:

@@ -59,7 +59,7 @@ HEADER_BYTES: Final = 48
 MAX_RAW_BYTES: Final = 2**28
 """No payload decompresses to more; what claims to is damaged."""
 
-TARGET_RAW_BYTES: Final = 128 * 1024
+TARGET_RAW_BYTES: Final = 96 * 1024
 TARGET_EVENTS: Final = 4096
 """A larger append is stored as several batches, so that reading one event of it stays cheap."""
 

@@ -24,6 +24,7 @@ def backup(environment: Environment, target: Path) -> None:
     """
     if target.exists():
         raise FileExistsError(f"{target} exists; a backup makes a new directory")
+    target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}"
     unfinished.mkdir()
@@ -35,7 +36,7 @@ def backup(environment: Environment, target: Path) -> None:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    files.sync_directory(target.parent)
+    files.sync_with_ancestors(target)
 
 
 def compact(environment: Environment) -> None:
@@ -53,6 +54,7 @@ def compact(environment: Environment) -> None:
     try:
         _copy(environment, unfinished)
         unfinished.rename(directory / files.environment_name(following.generation))
+        files.sync_directory(directory)  # the name is there before the control file says it
         files.replace_control(directory, following)
     finally:
         unfinished.unlink(missing_ok=True)

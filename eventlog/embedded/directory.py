@@ -21,6 +21,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -31,6 +32,7 @@ from typing import Final, Literal, NamedTuple
 
 import xxhash
 
+from eventlog.embedded.environment_file import has_commits
 from eventlog.errors import (
     FormatVersionError,
     LogNotFoundError,
@@ -38,7 +40,7 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 
-__all__ = ["Control", "ControlFile", "Durability", "check_environment_file", "refuse_network"]
+__all__ = ["Control", "ControlFile", "Durability", "make_durable", "refuse_network"]
 
 Durability = Literal["disk", "process"]
 
@@ -174,6 +176,30 @@ def _write_durably(path: Path, data: bytes, flags: int) -> None:
         os.close(descriptor)
 
 
+def make_durable(directory: Path) -> None:
+    """Make a log's control file, its directory's entries, and the way to it durable.
+
+    Whoever is going to write does so first: another process may have made the log, or a new
+    generation of it, and been killed before it got to that.
+    """
+    descriptor = os.open(directory / CONTROL_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_with_ancestors(directory)
+
+
+def sync_with_ancestors(directory: Path) -> None:
+    """Make `directory` and the way to it durable, as far as it is on one file system."""
+    device = directory.stat().st_dev
+    for ancestor in (directory, *directory.parents):
+        with contextlib.suppress(PermissionError):
+            if ancestor.stat().st_dev != device:
+                break
+            sync_directory(ancestor)
+
+
 def sync_directory(directory: Path) -> None:
     """Make the entries of `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
@@ -205,82 +231,11 @@ def refuse_foreign(directory: Path) -> None:
                 f"{directory} holds no log, but other files ({path.name!r} among them); "
                 "a log is made in a directory of its own"
             )
-        if match and match[2] is None and _has_commits(path):
+        if match and match[2] is None and has_commits(path):
             raise NotALogError(
                 f"{directory} has events in {path.name}, but its control file {CONTROL_NAME} is "
                 "missing: restore it"
             )
-
-
-def _has_commits(path: Path) -> bool:
-    """Whether anything was ever stored in an environment."""
-    return any(meta.transaction for meta in _metas(path) if meta is not None)
-
-
-class _Meta(NamedTuple):
-    """An LMDB meta page, as far as it matters here (``MDB_meta`` in LMDB 0.9's mdb.c)."""
-
-    page_size: int
-    map_size: int
-    last_page: int
-    transaction: int
-
-
-_META_MAGIC: Final = 0xBEEFC0DE
-_META_VERSION: Final = 1
-_META_HEAD: Final = struct.Struct("=16xIIQQI")
-_META_TAIL: Final = struct.Struct("=QQ")
-_META_TAIL_AT: Final = 16 + 24 + 2 * 48
-_PAGE_SIZES: Final = frozenset(2**power for power in range(9, 17))
-
-
-def check_environment_file(path: Path) -> None:
-    """Refuse what LMDB would open and then die of.
-
-    LMDB maps a file without asking how long it is: a page behind its end is a SIGBUS. It picks
-    the newer of two meta pages, so the file must reach the last page that one names. The length
-    is asked for last: a writer may be making the file longer.
-
-    Raises:
-        NotALogError: `path` is missing, is no LMDB 0.9 environment, or is truncated.
-    """
-    if path.exists() and not path.is_file():
-        raise NotALogError(f"{path} is not a regular file")
-    try:
-        metas = [meta for meta in _metas(path) if meta is not None]
-        length = path.stat().st_size
-    except FileNotFoundError:
-        raise NotALogError(f"{path} is missing: the control file names it") from None
-    if not metas:
-        raise NotALogError(f"{path} is no LMDB environment, or its beginning is damaged")
-    newest = max(metas, key=lambda meta: meta.transaction)
-    needed = (newest.last_page + 1) * newest.page_size
-    if length < needed:
-        raise NotALogError(
-            f"{path} is truncated: it has {length} bytes and needs {needed}; "
-            "restore it from a backup"
-        )
-
-
-def map_size_of(path: Path) -> int:
-    """The map size the last writer of an environment had."""
-    return max((meta.map_size for meta in _metas(path) if meta is not None), default=0)
-
-
-def _metas(path: Path) -> tuple[_Meta | None, _Meta | None]:
-    with path.open("rb") as file:
-        first = _meta(file.read(4096))
-        file.seek(first.page_size if first else 4096)
-        return first, _meta(file.read(4096))
-
-
-def _meta(page: bytes) -> _Meta | None:
-    if len(page) < _META_TAIL_AT + _META_TAIL.size:
-        return None
-    magic, version, _, map_size, page_size = _META_HEAD.unpack_from(page)
-    if magic != _META_MAGIC or version != _META_VERSION or page_size not in _PAGE_SIZES:
-        return None
-    return _Meta(page_size, map_size, *_META_TAIL.unpack_from(page, _META_TAIL_AT))
 
 
 # fmt: off

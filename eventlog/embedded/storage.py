@@ -32,6 +32,7 @@ import lmdb
 
 from eventlog.embedded import directory as files
 from eventlog.embedded.commit import Committer
+from eventlog.embedded.environment_file import check_environment_file, map_size_of
 from eventlog.embedded.locks import Gate, ProcessLock
 from eventlog.errors import (
     ClosedError,
@@ -177,20 +178,21 @@ class Environment:
         environment.sync(True)  # noqa: FBT003 - its only parameter: even if not asked to
         environment.close()
         files.create_control(self.directory, control)
-        files.sync_directory(self.directory.parent)
         return control
 
     def _open(self) -> None:
         """Open the environment of the current generation."""
+        if not self.read_only:
+            files.make_durable(self.directory)
         while True:
             generation = self._control.generation
             control = self._control.read()
             path = self.directory / files.environment_name(control.generation)
             try:
-                files.check_environment_file(path)
+                check_environment_file(path)
                 opened = _open_lmdb(
                     path,
-                    max(self.map_size, files.map_size_of(path)),
+                    max(self.map_size, map_size_of(path)),
                     read_only=self.read_only,
                     synced=control.durability == "disk",
                 )
