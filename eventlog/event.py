@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -63,6 +63,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     key: Key | None = None
     properties: Mapping[str, PropertyValue] = NO_PROPERTIES
+
+    if TYPE_CHECKING:  # what is taken is wider than what is kept
+
+        def __init__(
+            self,
+            body: bytes | str | bytearray | memoryview,
+            key: Key | None = None,
+            properties: Mapping[str, PropertyValue] | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if type(self.body) is not bytes:
@@ -127,8 +136,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class Origin(msgspec.Struct, frozen=True):
     """Where up to 256 neighbouring stored events come from; they share one.
 
-    An event knows its place from the first of them as a small number, which CPython keeps one
-    object of: so an event needs no number of its own.
+    An event knows its place behind `first_offset`, a multiple of 256, as a small number, which
+    CPython keeps one object of: so an event needs no number of its own.
     """
 
     topic: str
@@ -152,6 +161,17 @@ class StoredEvent(Event, frozen=True, gc=False):
 
     _place: int = 0
     _origin: Origin | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            body: bytes,
+            key: Key | None = None,
+            properties: Mapping[str, PropertyValue] = NO_PROPERTIES,
+            _place: int = 0,
+            _origin: Origin | None = None,
+        ) -> None: ...
 
     @property
     def offset(self) -> int:

@@ -267,7 +267,7 @@ class Topic(abc.ABC):
         properties: Mapping[str, PropertyValue] | None = None,
         partition: int | None = None,
         expect_next: int | None = None,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
     ) -> Receipt:
         """Store one event; durable when it returns.
 
@@ -296,7 +296,7 @@ class Topic(abc.ABC):
         *,
         key: Key | None = None,
         partition: int | None = None,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
     ) -> list[Receipt]:
         """Store events, all or none; durable when it returns. One receipt per partition touched.
 
@@ -365,7 +365,7 @@ def open(
     create: bool = True,
     read_only: bool = False,
     durability: Literal["disk", "process"] | None = "disk",
-    lock_timeout: float = 30.0,
+    lock_timeout: Duration = 30.0,
     map_size: int = 2**40,
     **engine_options: Any,
 ) -> EventLog:

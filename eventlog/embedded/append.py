@@ -70,12 +70,14 @@ class Columns(NamedTuple):
         )
 
 
-class Part(msgspec.Struct, frozen=True, gc=False):
+class Part(msgspec.Struct, gc=False):
     """What one append stores in one partition."""
 
     partition: int
     count: int
     batches: list[EncodedBatch]
+    behind: bool = False
+    """Whether more had expired in the partition than could be removed with the append."""
 
 
 def gather_one(

@@ -11,7 +11,14 @@ from eventlog.embedded import keys
 from eventlog.embedded.partition import Retention
 from eventlog.errors import NotALogError
 
-__all__ = ["Compression", "LogRecord", "TopicRecord", "read_log_record", "read_topics"]
+__all__ = [
+    "Compression",
+    "LogRecord",
+    "TopicRecord",
+    "has_deleted",
+    "read_log_record",
+    "read_topics",
+]
 
 Compression = Literal["zstd", "none"]
 
@@ -73,13 +80,23 @@ def read_log_record(transaction: lmdb.Transaction) -> LogRecord:
     return LogRecord.decode(transaction.get(keys.LOG_KEY))
 
 
-def read_topics(transaction: lmdb.Transaction) -> list[TopicRecord]:
-    """The records of all topics, in the order of their names."""
+def read_topics(transaction: lmdb.Transaction) -> tuple[list[TopicRecord], list[str]]:
+    """The records of all topics in the order of their names, and the names of damaged ones."""
     cursor = transaction.cursor()
-    records = []
+    records, damaged = [], []
     if cursor.set_range(keys.TOPIC_PREFIX):
         for key, value in cursor.iternext():
             if bytes(key[:1]) != keys.TOPIC_PREFIX:
                 break
-            records.append(TopicRecord.decode(value))
-    return records
+            try:
+                records.append(TopicRecord.decode(value))
+            except NotALogError:
+                damaged.append(bytes(key[1:]).decode(errors="replace"))
+    return records, damaged
+
+
+def has_deleted(transaction: lmdb.Transaction) -> bool:
+    """Whether a deleted topic has left anything that is still to be removed."""
+    cursor = transaction.cursor()
+    found = cursor.set_range(keys.DELETED_PREFIX)
+    return found and bytes(cursor.key()).startswith(keys.DELETED_PREFIX)

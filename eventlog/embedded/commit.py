@@ -41,10 +41,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import lmdb
 
 from eventlog.embedded.ticket import Group, Ticket, Work
-from eventlog.embedded.writer import Tails, Writer
+from eventlog.embedded.writer import PAGES_BESIDE_CHUNKS, Tails, Writer
 from eventlog.errors import ClosedError, EventLogError, LogBusyError, LogFullError
 
 if TYPE_CHECKING:
+    from eventlog.embedded.growth import Growth
     from eventlog.embedded.locks import ProcessLock
     from eventlog.embedded.storage import Environment
 
@@ -57,9 +58,8 @@ MAX_COMMIT_BYTES: Final = 64 * 1024 * 1024
 
 _RESERVE_PAGES: Final = range(64, 1024)
 
-_AMPLE_PAGES: Final = 2**22
-_AMPLE_SECONDS: Final = 1.0
-"""With so much room nobody looks again for a second: no disk fills 16 GiB in one."""
+_STALE_READER_SECONDS: Final = 1.0
+"""How often is looked for slots that killed readers have left in the table."""
 
 
 class Committer:
@@ -74,8 +74,9 @@ class Committer:
         self._unflushed: list[Ticket[Any]] = []
         self._leader: Ticket[Any] | None = None
         self._refusal: EventLogError | None = None
+        self._failure: EventLogError | None = None
         self._tails = Tails()
-        self._room_known_until = 0.0
+        self._stale_readers_after = 0.0
 
     def run(self, work: Work[T], *, timeout: float, size: int = 0) -> T:
         """Run `work` in a write transaction; return what it returned once that is durable.
@@ -97,9 +98,9 @@ class Committer:
         """Run `do` outside any transaction while no process can write."""
         return self._submit(Ticket(None, exclusive=do), timeout)
 
-    def refuse(self, error: EventLogError) -> None:
-        """Let nobody write through this committer any more."""
-        self._refusal = error
+    def fail(self, error: EventLogError) -> None:
+        """Let nobody write through this committer any more, not even who waits already."""
+        self._failure = self._refusal = error
 
     def close(self) -> None:
         """Take no more work, and wait until what was accepted is done."""
@@ -113,7 +114,7 @@ class Committer:
         try:
             with self._mutex:
                 if self._refusal is not None:
-                    raise type(self._refusal)(*self._refusal.args)
+                    raise _again(self._refusal)
                 self._queue.append(ticket)
                 if self._leader is None:
                     self._leader = ticket
@@ -178,7 +179,7 @@ class Committer:
                 self._leader = next((t for t in waiting if not (t.settled or t.deserted)), None)
             if self._leader is not None:
                 self._leader.wake()
-            else:
+            elif self._refusal is not None:
                 self._idle.notify_all()
 
     def _step(self, deadline: float) -> None:
@@ -282,16 +283,18 @@ class Committer:
 
     def _transact(self, group: Group) -> None:
         """One transaction with the work of a group, which joins those to be flushed."""
+        if self._failure is not None:
+            raise _again(self._failure)
         environment = self._environment
         transaction = None
         number = 0
         try:
+            free_pages = self._provide_room(group)
             transaction = self._begin()
             number = transaction.id()
             tails = self._tails.at(environment.generation, number)
-            writer = Writer(environment, transaction, tails, self._free_pages(group))
-            for ticket in group.tickets:
-                self._apply(ticket, writer)
+            writer = Writer(environment, transaction, tails, free_pages)
+            self._apply_all(group, writer)
             if writer.changes:
                 self._commit_transaction(transaction)
                 group.committed = True
@@ -307,8 +310,7 @@ class Committer:
                 self._tails.committed(environment.generation, number)
                 self._flushed()
             elif transaction is not None:
-                transaction.abort()
-                self._tails.forget()
+                self._give_back(transaction)
         self._join(group)
 
     def _begin(self) -> lmdb.Transaction:
@@ -323,24 +325,31 @@ class Committer:
         except lmdb.Error as error:
             raise environment.translated(error, "beginning a write") from error
 
-    def _apply(self, ticket: Ticket[Any], writer: Writer) -> None:
-        """Run one caller's work; what it refuses before its first change is its error alone."""
-        before = writer.changes
-        assert ticket.work is not None
-        ticket.error = None
-        try:
-            ticket.result = ticket.work(writer)
-        except Exception as error:
-            if writer.changes != before or isinstance(error, lmdb.Error):
-                raise
-            ticket.error = error
+    def _give_back(self, transaction: lmdb.Transaction) -> None:
+        transaction.abort()
+        self._tails.forget()
+
+    def _apply_all(self, group: Group, writer: Writer) -> None:
+        """Run the callers' work; what one refuses before its first change is its error alone."""
+        for ticket in group.tickets:
+            before = writer.changes
+            assert ticket.work is not None
+            ticket.error = None
+            try:
+                ticket.result = ticket.work(writer)
+            except Exception as error:
+                if writer.changes != before or isinstance(error, lmdb.Error):
+                    raise
+                ticket.error = error
 
     def _commit_transaction(self, transaction: lmdb.Transaction) -> None:
         try:
             transaction.commit()
         except lmdb.Error as error:
+            # Whether it was the flush that failed, LMDB does not say. If it was, the commit
+            # before it, which waits for this flush, may be lost.
             failure = self._environment.translated(error, "a commit")
-            if not isinstance(failure, LogFullError):
+            if self._unflushed or not isinstance(failure, LogFullError):
                 self._flush_failed(failure)
             raise failure from error
 
@@ -386,34 +395,54 @@ class Committer:
             f"the disk refused a flush of {self._environment.directory} ({error}): whether the "
             "last appends survive a power cut is uncertain; close the log and open it again"
         )
-        self.refuse(EventLogError(message))
+        self.fail(EventLogError(message))
         while self._unflushed:
             self._unflushed[0].settle(EventLogError(message))
             del self._unflushed[0]
 
-    def _free_pages(self, group: Group) -> int | None:
-        """Pages that appends may use; None while that is more than enough.
+    def _provide_room(self, group: Group) -> int | None:
+        """Make sure of room on the disk for a group of appends, and look what the map has.
+
+        Returns: pages of the map that appends may use; None while that is more than enough.
 
         LMDB counts the pages its one tree is made of. What is neither that nor behind the end is
-        free, now or once readers let go of it. A reserve is kept: LMDB needs pages to delete.
+        free, now or once readers let go of it. A reserve is kept, on the disk as in the map: LMDB
+        needs pages to delete. What is no append (it has no size) may use it.
         """
-        now = time.monotonic()
-        if now < self._room_known_until:
-            return None
         environment = self._environment
-        environment.clear_stale_readers()
+        size = sum(ticket.bytes for ticket in group.tickets)
+        last = environment.lmdb.info()["last_pgno"]
+        needed = size // environment.chunk_bytes + PAGES_BESIDE_CHUNKS
+        if size and environment.growth is not None:
+            self._provide_disk(environment.growth, last, needed)
+        self._clear_stale_readers()
         pages = environment.map_pages
         reserve = min(max(pages // 16, _RESERVE_PAGES.start), _RESERVE_PAGES.stop)
-        room = pages - environment.lmdb.info()["last_pgno"]
-        if room > _AMPLE_PAGES:
-            self._room_known_until = now + _AMPLE_SECONDS
-            return None
-        size = sum(ticket.bytes for ticket in group.tickets)
-        if room > 2 * (size // environment.chunk_bytes) + 2 * reserve:
+        if last + 2 * (needed + reserve) < pages:
             return None
         stat = environment.lmdb.stat()
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages - used - reserve)
+
+    def _provide_disk(self, growth: Growth, last_page: int, pages: int) -> None:
+        try:
+            growth.provide(last_page, pages)
+        except OSError as error:
+            raise LogFullError(
+                f"the disk of {self._environment.directory} is full ({error.strerror}): make room "
+                "on it, or expire or delete events"
+            ) from error
+
+    def _clear_stale_readers(self) -> None:
+        now = time.monotonic()
+        if now >= self._stale_readers_after:
+            self._stale_readers_after = now + _STALE_READER_SECONDS
+            self._environment.lmdb.reader_check()
+
+
+def _again(error: EventLogError) -> EventLogError:
+    """The same error anew: one object raised by many threads would collect their tracebacks."""
+    return type(error)(*error.args)
 
 
 def _note(ticket: Ticket[T], do: Callable[[], T] | None) -> None:

@@ -22,6 +22,8 @@ def backup(environment: Environment, target: Path) -> None:
         FileExistsError: something is at `target`.
         LogFullError: there is no room for it.
     """
+    if target.resolve().is_relative_to(environment.directory.resolve()):
+        raise ValueError(f"{target} is inside the log that is to be backed up")
     if target.exists():
         raise FileExistsError(f"{target} exists; a backup makes a new directory")
     target = target.absolute()

@@ -17,7 +17,13 @@ from typing import Any, Final, Literal, TypeVar
 import lmdb
 
 from eventlog.embedded import keys, settings
-from eventlog.embedded.catalog import LogRecord, TopicRecord, read_log_record, read_topics
+from eventlog.embedded.catalog import (
+    LogRecord,
+    TopicRecord,
+    has_deleted,
+    read_log_record,
+    read_topics,
+)
 from eventlog.embedded.check import check_log
 from eventlog.embedded.copies import backup, compact
 from eventlog.embedded.retention import remove_deleted
@@ -28,6 +34,7 @@ from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (
     ClosedError,
     LogNotFoundError,
+    NotALogError,
     TopicExistsError,
     TopicNotFoundError,
     UnsupportedOperationError,
@@ -61,10 +68,7 @@ class EmbeddedLog(EventLog):
         self._directory = self._environment.directory
         if not self._read_only:
             with self.read() as transaction:
-                cursor = transaction.cursor()
-                self.leftovers = cursor.set_range(keys.DELETED_PREFIX) and bytes(
-                    cursor.key()
-                ).startswith(keys.DELETED_PREFIX)
+                self.leftovers = has_deleted(transaction)
 
     def __repr__(self) -> str:
         return f"<EventLog at {self.location}>"
@@ -91,7 +95,7 @@ class EmbeddedLog(EventLog):
         """A read transaction; see `Environment.read`."""
         return self.environment.read(self._lock_timeout)
 
-    def commit(self, work: Work[T], *, timeout: float | None = None, size: int = 0) -> T:
+    def commit(self, work: Work[T], *, timeout: Duration | None = None, size: int = 0) -> T:
         """Run `work` in a write transaction; see `Committer.run`.
 
         Raises:
@@ -99,9 +103,7 @@ class EmbeddedLog(EventLog):
         """
         if self._read_only:
             raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
-        wait = self._lock_timeout if timeout is None else timeout
-        if not wait >= 0:
-            raise ValueError(f"a timeout is 0 seconds or more, not {wait!r}")
+        wait = self._lock_timeout if timeout is None else settings.seconds(timeout, "timeout")
         return self.environment.committer.run(work, timeout=wait, size=size)
 
     def partition_function(self, name: str) -> _PartitionFunction | None:
@@ -147,17 +149,18 @@ class EmbeddedLog(EventLog):
         """The topic that is there; a warning if it is not quite what was wanted."""
         record, stored = there
         _refuse_other(wanted, record)
+        made, asked = EmbeddedTopic(self, record, stored), EmbeddedTopic(self, wanted, b"")
         differences = [
-            f"{field} is {getattr(record, field)!r}, not {getattr(wanted, field)!r}"
-            for field in ("retention_us", "retention_bytes", "compression", "max_event_bytes")
-            if getattr(record, field) != getattr(wanted, field)
+            f"{field} is {getattr(made, field)}, not {getattr(asked, field)}"
+            for field in ("retention", "retention_bytes", "compression", "max_event_bytes")
+            if getattr(made, field) != getattr(asked, field)
         ]
         if differences:
             warnings.warn(
                 f"topic {record.name!r} exists and stays as it is: {'; '.join(differences)}",
                 stacklevel=3,
             )
-        return EmbeddedTopic(self, record, stored)
+        return made
 
     def _find(self, name: str) -> tuple[TopicRecord, bytes] | None:
         with self.read() as transaction:
@@ -172,7 +175,9 @@ class EmbeddedLog(EventLog):
 
     def topics(self) -> list[Topic]:
         with self.read() as transaction:
-            records = read_topics(transaction)
+            records, damaged = read_topics(transaction)
+        if damaged:
+            raise NotALogError(f"the records of topics are damaged: {', '.join(damaged)}")
         return [EmbeddedTopic(self, record, record.encode()) for record in records]
 
     def delete_topic(self, name: str) -> None:
@@ -266,19 +271,18 @@ def _options(
     create: bool,
     read_only: bool,
     durability: Literal["disk", "process"] | None,
-    lock_timeout: float,
+    lock_timeout: Duration,
     map_size: int,
     clock: Callable[[], int] = _system_clock,
 ) -> Options:
     if durability not in ("disk", "process", None):
         raise ValueError(f"durability is 'disk' or 'process', not {durability!r:.80}")
-    if not lock_timeout >= 0:
-        raise ValueError(f"lock_timeout is 0 seconds or more, not {lock_timeout!r}")
     if not MIN_MAP_BYTES <= map_size <= MAX_MAP_BYTES:
         raise ValueError(
             f"map_size is from {MIN_MAP_BYTES:,} to {MAX_MAP_BYTES:,} bytes, not {map_size:,}"
         )
-    return Options(create, read_only, durability, map_size, lock_timeout, clock)
+    wait = settings.seconds(lock_timeout, "lock_timeout")
+    return Options(create, read_only, durability, map_size, wait, clock)
 
 
 # Logs in memory: the same engine in a temporary directory, in memory where there is such a place.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import chain, cycle, repeat
+from itertools import chain, cycle, islice, repeat
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from eventlog.embedded.batch import BatchDamagedError, Columns, Header, open_payload
-from eventlog.embedded.partition import KEEP_FOR_EVER, Batch, PartitionView, Retention, Tail
+from eventlog.embedded.partition import KEEP_FOR_EVER, PartitionView, Retention, Tail
 from eventlog.errors import CorruptBatchError, OffsetOutOfRangeError
 from eventlog.event import EVENTS_PER_ORIGIN, NO_PROPERTIES, Origin, StoredEvent
 from eventlog.positions import EARLIEST, Anchor, instant, microseconds
@@ -90,9 +90,10 @@ class Fetched(NamedTuple):
         keys = columns.keys(begin, end)
         properties = columns.properties(begin, end)
         enqueued_at = instant(found.header.enqueued_us)
+        place = (first + begin) % EVENTS_PER_ORIGIN
         origins = [
             repeat(Origin(self.topic, self.partition, enqueued_at, offset), EVENTS_PER_ORIGIN)
-            for offset in range(first + begin, first + end, EVENTS_PER_ORIGIN)
+            for offset in range(first + begin - place, first + end, EVENTS_PER_ORIGIN)
         ]
         return list(
             map(
@@ -102,8 +103,8 @@ class Fetched(NamedTuple):
                 repeat(NO_PROPERTIES)
                 if properties is None
                 else [MappingProxyType(own) if own else NO_PROPERTIES for own in properties],
-                cycle(_PLACES),
-                chain.from_iterable(origins),
+                islice(cycle(_PLACES), place, None),
+                islice(chain.from_iterable(origins), place, None),
             )
         )
 
@@ -179,22 +180,18 @@ def _collect(
         batch = view.batch_at(at)
         if batch is None:
             break
+        if batch.header is None:
+            return found, corrupt((topic, view.partition), at, batch.last_offset, batch.damage)
+        first = batch.last_offset + 1 - batch.header.count
+        if first > at:
+            return found, corrupt((topic, view.partition), at, first - 1, "they are missing")
         try:
-            found.append(_read(view, batch, at))
+            found.append(_Found(first, batch.header, view.payload(batch)))
         except BatchDamagedError as error:
             return found, corrupt((topic, view.partition), at, batch.last_offset, str(error))
-        raw_bytes += found[-1].header.raw_bytes
+        raw_bytes += batch.header.raw_bytes
         at = batch.last_offset + 1
     return found, None
-
-
-def _read(view: PartitionView, batch: Batch, at: int) -> _Found:
-    if batch.header is None:
-        raise BatchDamagedError(batch.damage)
-    first = batch.last_offset + 1 - batch.header.count
-    if first > at:
-        raise BatchDamagedError(f"offsets {at} to {first - 1} are missing before it")
-    return _Found(first, batch.header, view.payload(batch))
 
 
 def corrupt(place: tuple[str, int], first: int, last: int, reason: str) -> CorruptBatchError:

@@ -61,7 +61,26 @@ class PartitionView:
         return keys.encode_batch_key(self._topic_id, self.partition, offset, chunk)
 
     def batch_at(self, offset: int) -> Batch | None:
-        """The first batch that ends at `offset` or later: the one that holds it, if any does."""
+        """The first batch that ends at `offset` or later: the one that holds it, if any does.
+
+        What a damaged header covers may be its key: then the batch may seem to reach over the
+        next one, which is believed.
+        """
+        batch = self._look(offset)
+        if batch is None or batch.header is not None:
+            return batch
+        following = self._look(batch.last_offset + 1)
+        if following is not None and following.header is not None:
+            begins = following.last_offset + 1 - following.header.count
+            if offset >= begins:
+                return following
+            if begins <= batch.last_offset:
+                batch = Batch(begins - 1, None, batch.damage)
+        self._cursor.set_range(self.key(batch.last_offset))
+        return batch
+
+    def _look(self, offset: int) -> Batch | None:
+        """The first batch that ends at `offset` or later, by its key."""
         cursor = self._cursor
         if not cursor.set_range(self.key(offset)):
             return None

@@ -7,7 +7,7 @@ from typing import Final
 
 from eventlog.embedded.catalog import Compression
 
-__all__ = ["check_bytes", "check_compression", "check_count", "retention_us"]
+__all__ = ["check_bytes", "check_compression", "check_count", "retention_us", "seconds"]
 
 MAX_PARTITIONS: Final = 10_000
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
@@ -37,6 +37,17 @@ def check_compression(value: object) -> Compression:
     if value == "none":
         return "none"
     raise ValueError(f"compression is 'zstd' or 'none', not {value!r:.80}")
+
+
+def seconds(value: object, what: str) -> float:
+    """A length of time in seconds, 0 or more."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} is seconds or a timedelta, not {type(value).__name__}")
+    if not value >= 0:
+        raise ValueError(f"{what} is 0 seconds or more, not {value!r}")
+    return float(value)
 
 
 def retention_us(value: object) -> int | None:

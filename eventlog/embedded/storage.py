@@ -33,6 +33,7 @@ import lmdb
 from eventlog.embedded import directory as files
 from eventlog.embedded.commit import Committer
 from eventlog.embedded.environment_file import check_environment_file, map_size_of
+from eventlog.embedded.growth import Growth
 from eventlog.embedded.locks import Gate, ProcessLock
 from eventlog.errors import (
     ClosedError,
@@ -91,10 +92,11 @@ class Environment:
             raise _other_durability(directory, control.durability, options.durability)
         self._control = files.ControlFile(directory)
         self._lmdb: lmdb.Environment | None = None
+        self.growth: Growth | None = None
         self.generation = b""
         try:
             if not options.read_only:
-                self._lock()
+                self._tidy()
             self._open()
         except BaseException:
             self._unlock()
@@ -136,9 +138,7 @@ class Environment:
             _registry.pop(self._key, None)
             self.committer.close()
             with self.reopening, self.gate.closed():
-                if self._lmdb is not None:
-                    self._lmdb.close()
-                    self._lmdb = None
+                self._close()
             self._control.close()
             self._unlock()
 
@@ -186,7 +186,7 @@ class Environment:
             files.make_durable(self.directory)
         while True:
             generation = self._control.generation
-            control = self._control.read()
+            control = self.control()
             path = self.directory / files.environment_name(control.generation)
             try:
                 check_environment_file(path)
@@ -205,6 +205,8 @@ class Environment:
             opened.close()
         self._lmdb = opened
         self.generation = generation
+        if not self.read_only and self.durability == "disk":
+            self.growth = Growth(path, opened.stat()["psize"])
         self.page_bytes: int = opened.stat()["psize"]
         self.map_pages: int = opened.info()["map_size"] // self.page_bytes
         self.chunk_bytes = self.page_bytes - _PAGE_HEADER_BYTES
@@ -219,10 +221,28 @@ class Environment:
         if not self.users:
             raise ClosedError(f"the log at {self.directory} was closed")
         with self.reopening, self.gate.closed():
-            if self._lmdb is not None:
-                self._lmdb.close()
-                self._lmdb = None
+            self._close()
             self._open()
+
+    def _close(self) -> None:
+        if self._lmdb is not None:
+            self._lmdb.close()
+            self._lmdb = None
+        if self.growth is not None:
+            self.growth.close()
+            self.growth = None
+
+    def _tidy(self) -> None:
+        """Remove what a compaction left that was killed, unless another process is writing."""
+        lock = self._lock()
+        try:
+            lock.acquire(0)
+        except LogBusyError:
+            return
+        try:
+            files.remove_leftovers(self.directory, self.control().generation)
+        finally:
+            lock.release()
 
     def _make_writable(self) -> None:
         self._lock()
@@ -294,7 +314,10 @@ class Environment:
 
     def control(self) -> files.Control:
         """What the control file says now."""
-        return self._control.read()
+        try:
+            return self._control.read()
+        except NotALogError:
+            return self._control.read()  # another process was just writing it
 
     def current(self) -> bool:
         """Whether the environment that is open is the one the log now lives in."""
@@ -315,10 +338,6 @@ class Environment:
             return EventLogError(f"{doing} at {where} failed: {error}")
         return error
 
-    def clear_stale_readers(self) -> None:
-        """Free what killed readers hold. To be called inside the gate, now and then."""
-        self.lmdb.reader_check()
-
     # Forking
 
     def close_in_child(self, *, quiet: bool) -> None:
@@ -326,12 +345,11 @@ class Environment:
         self.gate = Gate(MAX_READS_PER_PROCESS)
         self.committer = Committer(self)
         self.reopening = threading.Lock()
-        if quiet and self._lmdb is not None:
-            self._lmdb.close()
-            self._lmdb = None
+        if quiet:
+            self._close()
         elif self._lmdb is not None:
             _abandoned.append(self._lmdb)
-            self.committer.refuse(
+            self.committer.fail(
                 EventLogError("the process forked while a transaction would not end")
             )
         if self.process_lock is not None:

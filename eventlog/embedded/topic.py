@@ -197,7 +197,7 @@ class EmbeddedTopic(Topic):
         properties: Mapping[str, PropertyValue] | None = None,
         partition: int | None = None,
         expect_next: int | None = None,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
     ) -> Receipt:
         if expect_next is not None:
             _check_expected(expect_next, partition, key)
@@ -210,7 +210,7 @@ class EmbeddedTopic(Topic):
         *,
         key: Key | None = None,
         partition: int | None = None,
-        timeout: float | None = None,
+        timeout: Duration | None = None,
     ) -> list[Receipt]:
         columns = gather(events, key)
         if not columns.bodies:
@@ -222,7 +222,7 @@ class EmbeddedTopic(Topic):
         columns: Columns,
         partition: int | None,
         expect_next: int | None,
-        timeout: float | None,
+        timeout: Duration | None,
     ) -> list[Receipt]:
         """Encode, commit, and do both again if the topic was changed in between."""
         while True:
@@ -244,6 +244,8 @@ class EmbeddedTopic(Topic):
                 stored = self._log.commit(work, timeout=timeout, size=size)
             except _ChangedError:
                 continue
+            for part in parts:
+                self._catch_up(part)
             return [
                 Receipt(part.partition, offset, part.count, instant(enqueued_us))
                 for part, (offset, enqueued_us) in zip(parts, stored, strict=True)
@@ -276,10 +278,20 @@ class EmbeddedTopic(Topic):
     def _trim(self, writer: Writer, record: TopicRecord, parts: list[Part]) -> None:
         """Remove what has expired in the partitions just appended to: about twice what came."""
         retention = record.retention(writer.now_us)
-        chunk_bytes = writer.environment.chunk_bytes
         for part in parts:
-            rows = sum(-(-batch.size // chunk_bytes) for batch in part.batches)
-            trim(writer, record.id, part.partition, retention, 2 * rows + 1)
+            trimmed = trim(writer, record.id, part.partition, retention, 2 * self._rows(part) + 1)
+            part.behind = trimmed.more
+
+    def _catch_up(self, part: Part) -> None:
+        """After a large append: remove in steps of their own what did not go with it."""
+        steps = -(-2 * self._rows(part) // STEP_ROWS)
+        while part.behind and steps:
+            part.behind = self._expire_step(part.partition).more
+            steps -= 1
+
+    def _rows(self, part: Part) -> int:
+        chunk_bytes = self._log.environment.chunk_bytes
+        return sum(-(-batch.size // chunk_bytes) for batch in part.batches)
 
     # Reading
 
@@ -353,13 +365,25 @@ class EmbeddedTopic(Topic):
 
     def expire(self) -> int:
         removed = 0
-        for partition in range(self._refresh().record.partitions):
-            more = True
-            while more:
-                events, more = self._expire_step(partition)
-                removed += events
+        partition: int | None = 0
+        while partition is not None:
+            events, partition = self._log.commit(
+                lambda writer, begin=partition: self._expire_some(writer, begin)  # type: ignore[misc]
+            )
+            removed += events
         self._log.remove_deleted()
         return removed
+
+    def _expire_some(self, writer: Writer, partition: int) -> tuple[int, int | None]:
+        """Remove what a step allows from `partition` on; the events, and where to go on."""
+        record = self._look(writer.transaction).record
+        removed = 0
+        for number in range(partition, record.partitions):
+            step = trim(writer, record.id, number, record.retention(writer.now_us), STEP_ROWS)
+            removed += step.events
+            if step.more:
+                return removed, number
+        return removed, None
 
     def _expire_step(self, partition: int) -> Removed:
         def work(writer: Writer) -> Removed:

@@ -21,7 +21,7 @@ from eventlog.errors import LogFullError
 if TYPE_CHECKING:
     from eventlog.embedded.storage import Environment
 
-__all__ = ["STEP_ROWS", "Tails", "Writer"]
+__all__ = ["PAGES_BESIDE_CHUNKS", "STEP_ROWS", "Tails", "Writer"]
 
 STEP_ROWS: Final = 384
 """Rows (chunks of batches) that one commit removes at most.
@@ -31,7 +31,7 @@ pages would itself need adjacent pages, and adjacent pages are what a log never 
 """
 
 _MOST_TAILS: Final = 20_000
-_PAGES_BESIDE_CHUNKS: Final = 16
+PAGES_BESIDE_CHUNKS: Final = 16
 """What a commit may touch beside the chunks' own pages: the way down to them, the free list."""
 
 
@@ -155,7 +155,7 @@ class Writer:
         if self._free_pages is None:
             return
         chunk_bytes = self.environment.chunk_bytes
-        pages = sum(-(-batch.size // chunk_bytes) for batch in batches) + _PAGES_BESIDE_CHUNKS
+        pages = sum(-(-batch.size // chunk_bytes) for batch in batches) + PAGES_BESIDE_CHUNKS
         if pages > self._free_pages:
             raise LogFullError(
                 f"the log at {self.environment.directory} is full: {pages} pages are needed and "
