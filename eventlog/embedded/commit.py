@@ -137,6 +137,7 @@ class Committer:
                 continue
             with self._mutex:
                 if ticket in self._queue and self._leader is not ticket:
+                    self._queue.remove(ticket)
                     raise self._busy()
             # It is being committed: that cannot be taken back, and ends soon.
             ticket.signal.acquire()
@@ -149,9 +150,15 @@ class Committer:
         )
 
     def _desert(self, ticket: Ticket[Any]) -> None:
-        """Its caller gave up or was interrupted: withdraw what is not committed yet."""
+        """Its caller gave up or was interrupted: withdraw what is not committed yet.
+
+        If it led, what it held is given back, whether it still held it or not.
+        """
         ticket.deserted = True
         if self._leader is ticket:
+            self._environment.gate.leave(threading.get_ident())
+            if self._environment.process_lock is not None:
+                self._environment.process_lock.release()
             self._recover()
         with self._mutex:
             if ticket in self._queue:
@@ -196,7 +203,7 @@ class Committer:
             if self._unflushed and not self._queue:
                 self._flush()
         finally:
-            gate.leave()
+            gate.leave(threading.get_ident())
 
     def _commit_queue(self, deadline: float) -> None:
         lock = self._lock()
@@ -250,6 +257,7 @@ class Committer:
         with self._mutex:
             for ticket in reversed(group.tickets):
                 if ticket.settled or ticket in self._unflushed or ticket in self._queue:
+                    ticket.wake()
                     continue
                 if ticket.committed:
                     self._unflushed.append(ticket)
@@ -274,7 +282,9 @@ class Committer:
         """Commit a group together or, where that fails for one's sake, one by one."""
         try:
             self._transact(group)
-        except Exception as error:  # noqa: BLE001 - it is the callers', and raised there
+        except Exception as error:
+            if group.committed:
+                raise
             if len(group.tickets) == 1:
                 group.tickets[0].settle(error)
                 return
@@ -378,7 +388,7 @@ class Committer:
             gate.enter()
             self._flush()
         finally:
-            gate.leave()
+            gate.leave(threading.get_ident())
 
     def _flush(self) -> None:
         """Make what was committed durable. Inside the gate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import uuid
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _copy(environment: Environment, path: Path) -> None:
     except lmdb.Error as error:
         raise environment.translated(error, "a copy") from error
     finally:
-        environment.gate.leave()
+        environment.gate.leave(threading.get_ident())
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

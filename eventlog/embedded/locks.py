@@ -10,6 +10,7 @@ out: before a fork, and before the environment is opened anew.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import fcntl
 import os
@@ -28,6 +29,7 @@ __all__ = ["Gate", "ProcessLock"]
 
 _BUSY: Final = (errno.EACCES, errno.EAGAIN)
 _DEADLOCK_PAUSE: Final = 0.001
+_GATE_PAUSE: Final = 0.0002
 
 
 class ProcessLock:
@@ -61,7 +63,10 @@ class ProcessLock:
                 return
             if timeout <= 0:
                 raise self._busy(timeout)
-            waiter = self._waiter = self._waiter or _Waiter(self._file, self._mutex)
+            if self._waiter is None:
+                self._waiter = _Waiter(self._file, self._mutex)
+                self._waiter.start()
+            waiter = self._waiter
             waiter.wanted = True
         if not self._await(waiter, timeout):
             raise self._busy(timeout)
@@ -128,11 +133,14 @@ class _Waiter:
     def __init__(self, file: int, mutex: threading.Lock) -> None:
         self._file = file
         self._mutex = mutex
-        self.wanted = True
+        self.wanted = False
         self.given_back = False
         self.error: OSError | None = None
         self.arrived = threading.Event()
-        threading.Thread(target=self._run, name="eventlog-lock", daemon=True).start()
+
+    def start(self) -> None:
+        """Start waiting. Not a `threading.Thread`: starting one can be interrupted halfway."""
+        _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
         try:
@@ -163,8 +171,10 @@ class _Waiter:
 class Gate:
     """A door that many threads may be behind, and that one can close after the last has left.
 
-    A thread is inside or not: entering twice is entering once, and leaving is always allowed, so
-    that ``try: enter() ... finally: leave()`` is right wherever Ctrl-C comes.
+    A thread is inside or it is not: entering twice is entering once, and leaving is always
+    allowed, so that ``try: enter() ... finally: leave(get_ident())`` is right wherever Ctrl-C
+    comes. For the same reason `leave` is a single call into C, and nobody is woken: who waits,
+    which is rare (a fork, a compaction), looks again after a moment.
     """
 
     def __init__(self, limit: int) -> None:
@@ -172,35 +182,40 @@ class Gate:
         self._inside: set[int] = set()
         self._closed = 0
         self._mutex = threading.Lock()
-        self._changed = threading.Condition(self._mutex)
+        self.leave: Final = self._inside.discard
+        """Go out: ``leave(threading.get_ident())``."""
 
     def enter(self) -> None:
         """Go in; wait while it is closed or `limit` threads are inside."""
         thread = threading.get_ident()
+        while not self._admits(thread):
+            time.sleep(_GATE_PAUSE)
+
+    def _admits(self, thread: int) -> bool:
         with self._mutex:
             if thread not in self._inside:
-                while self._closed or len(self._inside) >= self._limit:
-                    self._changed.wait()
+                if self._closed or len(self._inside) >= self._limit:
+                    return False
                 self._inside.add(thread)
+            return True
 
-    def leave(self) -> None:
-        """Go out."""
+    def close(self, timeout: float = threading.TIMEOUT_MAX) -> bool:
+        """Let nobody in any more and wait until all are out; False if that took too long.
+
+        Whoever closes it is not inside.
+        """
+        deadline = time.monotonic() + timeout
         with self._mutex:
-            self._inside.discard(threading.get_ident())
-            if self._closed or len(self._inside) == self._limit - 1:
-                self._changed.notify_all()
-
-    def close(self, timeout: float | None = None) -> bool:
-        """Let nobody in any more and wait until all are out; False if that took too long."""
-        with self._changed:
             self._closed += 1
-            return self._changed.wait_for(lambda: not self._inside, timeout)
+        self.leave(threading.get_ident())
+        while self._inside and time.monotonic() < deadline:
+            time.sleep(_GATE_PAUSE)
+        return not self._inside
 
     def open(self) -> None:
         """Let threads in again."""
-        with self._changed:
+        with self._mutex:
             self._closed -= 1
-            self._changed.notify_all()
 
     @contextmanager
     def closed(self) -> Iterator[None]:

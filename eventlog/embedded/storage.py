@@ -267,7 +267,7 @@ class Environment:
             finally:
                 transaction.abort()
         finally:
-            self.gate.leave()
+            self.gate.leave(threading.get_ident())
 
     def _begin_read(self, lock_timeout: float) -> lmdb.Transaction:
         """Begin reading; the caller is inside the gate, and is so again when this returns."""
@@ -287,7 +287,7 @@ class Environment:
 
     def step_out(self, do: Callable[[], None]) -> None:
         """Leave the gate to do what needs it empty."""
-        self.gate.leave()
+        self.gate.leave(threading.get_ident())
         try:
             do()
         finally:

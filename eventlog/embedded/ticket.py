@@ -52,15 +52,20 @@ class Ticket(Generic[T]):
 
     def wake(self) -> None:
         """Let the caller look again; waking twice is fine."""
-        if self.signal.locked():
+        try:  # noqa: SIM105 - suppress() is calls, and between calls a signal handler may run
             self.signal.release()
+        except RuntimeError:
+            pass  # it is awake
 
     def settle(self, error: BaseException | None = None) -> None:
-        """The outcome stands."""
+        """The outcome stands. No signal handler can come between saying so and waking."""
         if not self.settled:
             self.error = error or self.error
             self.settled = True
-        self.wake()
+        try:  # noqa: SIM105 - as above
+            self.signal.release()
+        except RuntimeError:
+            pass  # it is awake
 
     @property
     def committed(self) -> bool:

@@ -70,7 +70,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NoReturn, Self, TypeAlias
 
 import pytest
@@ -339,7 +338,7 @@ class Outcome:
     maps: str = "empty"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """A directory as one cut may leave it."""
 
@@ -378,7 +377,7 @@ class State:
         yield f"state {self.number} of seed {self.seed}: {cut}"
         promised = self.acknowledged
         yield f"acknowledged: {len(promised)}{f', the last {promised[-1]!r}' if promised else ''}"
-        yield from map(self._fate, self.disk.waiting)
+        yield from (fate for index in self.disk.waiting if (fate := self._fate(index)))
         names = self.history.names
         yield from (
             f"{names.get(file)}: its size became {size}" for file, size in self.outcome.sizes
@@ -387,8 +386,10 @@ class State:
         for path, content in self.contents().items():
             yield f"left: {path}{'/' if content is None else f', {len(content)} bytes'}"
 
-    def _fate(self, index: int) -> str:
-        change = self.history.operations[index]
+    def _fate(self, index: int) -> str | None:
+        change = self.model.change(index)
+        if not isinstance(change, Naming) and change.file in self.history.maps:
+            return None
         spans = dict(self.outcome.torn).get(index)
         fate = "kept" if index in self.outcome.kept else "lost"
         fate = f"torn, kept only {spans}" if spans is not None else fate
@@ -546,9 +547,7 @@ class _Model:
         content.extend(bytes(max(0, change.size - len(content))))
 
     def _all_directories(self) -> Mapping[int, Mapping[str, int]]:
-        directories = {
-            number: dict(names) for number, names in self.history.before.directories.items()
-        }
+        directories = dict(self.history.before.directories)
         for naming in self.operations:
             if isinstance(naming, Naming) and naming.kind == "mkdir":
                 directories |= {node: {} for _, _, node in naming.entries if node is not None}
@@ -709,7 +708,7 @@ class _Chooser:
                 parts = ((start, missing), (missing + grain, stop))
                 return tuple(part for part in parts if part[0] < part[1])
             case _:
-                edges = sorted(self.rng.sample(inner, min(len(inner), self.rng.randint(1, 6))))
+                edges = sorted(self.rng.sample(inner, self.rng.randint(1, min(len(inner), 6))))
                 pieces = list(itertools.pairwise((start, *edges, stop)))
                 return tuple(pieces[self.rng.randrange(2) :: 2])
 
@@ -721,10 +720,8 @@ class _Chooser:
             change = self.model.change(index)
             if not isinstance(change, Naming):
                 low = len(self.disk.images.get(change.file, _Image()).content)
-                ranges[change.file] = (
-                    low,
-                    max(low, change.stop, ranges.get(change.file, (0, 0))[1]),
-                )
+                high = ranges.get(change.file, (low, low))[1]
+                ranges[change.file] = (low, max(high, change.stop))
                 shrinking |= {change.file} if change.ordered else set()
         return {f: (a, b) for f, (a, b) in ranges.items() if a < b and f not in shrinking}
 
@@ -747,15 +744,12 @@ class _Syncs:
             if isinstance(each, Sync):
                 by_node[each.node].append(each)
         self._begins: dict[int | None, list[int]] = {}
-        self._ends: dict[
-            int | None, list[int]
-        ] = {}  # the least end of this sync and all that begin later
+        self._ends: dict[int | None, list[int]] = {}  # the least of this sync and all later ones
         for node, syncs in by_node.items():
             syncs.sort(key=lambda sync: sync.begin)
             self._begins[node] = [sync.begin for sync in syncs]
-            self._ends[node] = list(itertools.accumulate((s.end for s in reversed(syncs)), min))[
-                ::-1
-            ]
+            least = itertools.accumulate((sync.end for sync in reversed(syncs)), min)
+            self._ends[node] = list(least)[::-1]
 
     def covering(self, node: int | None, end: int) -> int:
         """The moment at which what ended at `end` is certain; NEVER if no sync covers it."""
@@ -828,19 +822,8 @@ _WRITES: Final = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
 _SYNCS: Final = ("fsync", "fdatasync", "sync", "syncfs")
 _CLONES: Final = ("clone", "clone3", "fork", "vfork")
 _PATHS: Final = (
-    *(
-        "open",
-        "openat",
-        "openat2",
-        "creat",
-        "truncate",
-        "mkdir",
-        "mkdirat",
-        "rmdir",
-        "unlink",
-        "unlinkat",
-    ),
-    *("rename", "renameat", "renameat2", "link", "linkat", "chdir"),
+    *("open", "openat", "openat2", "creat", "truncate", "mkdir", "mkdirat", "rmdir", "unlink"),
+    *("unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "chdir"),
 )
 _DESCRIPTORS: Final = (
     *("close", "dup", "dup2", "dup3", "fcntl", "lseek", "read", "readv", "ftruncate", "fallocate"),
@@ -848,6 +831,14 @@ _DESCRIPTORS: Final = (
 )
 _UNSEEN: Final = ("io_uring_setup", "io_submit", "open_by_handle_at")
 _TRACED: Final = (*_WRITES, *_SYNCS, *_CLONES, *_PATHS, *_DESCRIPTORS, *_UNSEEN)
+
+# -xx: strings and paths in hexadecimal, so that no byte of theirs is mistaken for syntax. -y: the
+# path behind every descriptor. -s: whole strings; a longer one is noticed and refused. The question
+# marks: not every machine has every call.
+_STRACE: Final = (
+    *("strace", "-f", "-qq", "-y", "-xx", "-s", str(1 << 24), "--seccomp-bpf"),
+    *("-e", "signal=none", "-e", "trace=" + ",".join(f"?{name}" for name in _TRACED)),
+)
 
 _LINE: Final = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.DOTALL)
 _STRING: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
@@ -882,7 +873,7 @@ def record(
     """Runs a program and returns what it did to `directory`, which must exist.
 
     Args:
-        argv: the program. It must not leave the directory to someone who is not its child.
+        argv: the program. Nobody but it and its children may touch the directory meanwhile.
         directory: only files below it are recorded. What it holds already counts as certain.
         env: added to the environment.
         shared_maps: names (patterns) of files that may be mapped shared and writable.
@@ -923,7 +914,7 @@ def available() -> str | None:
         return "strace records system calls on Linux only"
     if shutil.which("strace") is None:
         return "strace is not installed"
-    command = ["strace", "-f", "-o", os.devnull, sys.executable, "-S", "-c", ""]
+    command = [*_STRACE, "-o", os.devnull, "--", sys.executable, "-S", "-c", ""]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return None if done.returncode == 0 else f"strace cannot trace here: {done.stderr.strip()}"
 
@@ -939,11 +930,7 @@ def skip_unless_available() -> None:
 def _run_strace(
     argv: Sequence[str], env: Mapping[str, str], trace: Path, expect: int, timeout: float
 ) -> None:
-    # -xx: strings and paths in hexadecimal, so that no byte of theirs is mistaken for syntax. -y:
-    # the path behind every descriptor. -s: whole strings; a longer one is noticed and refused.
-    options = ["-f", "-qq", "-y", "-xx", "-s", str(1 << 24), "--seccomp-bpf", "-e", "signal=none"]
-    calls = "trace=" + ",".join(f"?{name}" for name in _TRACED)
-    command = ["strace", *options, "-e", calls, "-o", str(trace), "--", *argv]
+    command = [*_STRACE, "-o", str(trace), "--", *argv]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
@@ -969,7 +956,7 @@ def _run_strace(
             raise RecordingError(f"the program ended with {status}, not {expect}:\n{said}")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """One system call.
 
@@ -983,15 +970,13 @@ class _Call:
     arguments: str
     end: int = NEVER
     result: str = "?"
-    descriptor: int | None = None
-    path: str | None = (
-        None  # behind the descriptor, if it is below the directory or the file of promises
-    )
+    path: str | None = None  # behind its descriptor, if that is one of ours
     opened: _Opened | None = None
 
     def finish(self, rest: str, moment: int) -> None:
+        """Adds the rest of the line, and what was returned."""
         arguments, _, self.result = (self.arguments + rest).rpartition(" = ")
-        self.arguments = arguments.rstrip().removesuffix(")")
+        self.arguments = arguments.rstrip().removesuffix(")").replace(_UNFINISHED, "").rstrip()
         self.end = moment if self.value is not None else NEVER
 
     @functools.cached_property
@@ -1088,6 +1073,7 @@ class _Replay:
         self._unsure: set[int] = set()  # files with a write that never returned
         self._operations: list[Operation] = []
         self._handlers = self._handler_table()
+        self._start = str(Path.cwd())  # where the program was started
 
     def run(self, calls: Iterable[_Call]) -> None:
         """Replays all calls.
@@ -1110,9 +1096,9 @@ class _Replay:
         numbers, real = mine.paths(), after.contents()
         if numbers.keys() != real.keys():
             return f"only one of the two has {sorted(numbers.keys() ^ real.keys())}"
+        unknown = self._unsure | self._maps()
         for path, number in numbers.items():
-            known = number not in self._maps() and number not in self._unsure
-            if known and mine.files.get(number) != real[path]:
+            if number not in unknown and mine.files.get(number) != real[path]:
                 return f"{path} has other bytes"
         return None
 
@@ -1167,18 +1153,18 @@ class _Replay:
         match = _DESCRIPTOR.match(call.arguments)
         if match is None:
             return
-        call.descriptor, path = int(match[1]), self._ours(match[2])
+        descriptor, path = int(match[1]), self._ours(match[2])
         if path is not None:
-            call.path, call.opened = path, process.opened.get(call.descriptor)
+            call.path, call.opened = path, process.opened.get(descriptor)
             if call.opened is None:
                 raise RecordingError(f"{call.name} of {path}: its descriptor came by a way unseen")
         if call.name in _WRITES and call.opened is not None:
             self._writing.append(call)
         elif call.name == "close":
-            process.opened.pop(call.descriptor, None)
+            process.opened.pop(descriptor, None)
 
     def _process(self, call: _Call) -> _Process:
-        return self._processes.setdefault(call.thread, _Process({}, str(Path.cwd())))
+        return self._processes.setdefault(call.thread, _Process({}, self._start))
 
     def _spawn(self, parent: _Process, call: _Call) -> None:
         # The child's first calls may stand in the trace before the parent's clone returns.
@@ -1266,10 +1252,8 @@ class _Replay:
         truth = self._truth.get(call.opened.node) if call.opened else None
         if truth is None or not self._moving(call):
             return call
-        rivals = [
-            each for each in self._writing if each is not call and self._same_place(each, call)
-        ]
         end = self._end(call)
+        rivals = (each for each in self._writing if self._same_place(each, call))
         fitting = (each for each in (call, *rivals) if truth.startswith(each.data, end))
         return next(fitting, call)
 
@@ -1282,6 +1266,8 @@ class _Replay:
 
     def _same_place(self, one: _Call, other: _Call) -> bool:
         if one.opened is None or other.opened is None or not self._moving(one):
+            return False
+        if one.value is not None and one.value <= 0:
             return False
         if self._appends(one) and self._appends(other):
             return one.opened.node == other.opened.node
@@ -1313,7 +1299,7 @@ class _Replay:
     def _promise(self, call: _Call) -> None:
         if not call.data.endswith(b"\n"):
             raise RecordingError(f"not whole lines were acknowledged: {call.data!r}")
-        for line in call.data.decode().splitlines():
+        for line in call.data.decode().removesuffix("\n").split("\n"):
             self._operations.append(Ack(call.begin, call.end, line))
 
     def _resize(self, call: _Call, node: int, size: int) -> None:
@@ -1420,9 +1406,7 @@ class _Replay:
     def _unlink(self, call: _Call) -> None:
         path = self._places(call)[0]
         if self._below(path) and call.value is not None:
-            self._name(
-                call, "rmdir" if "rmdir" in call.name else "unlink", (*self._entry(path), None)
-            )
+            self._name(call, "unlink", (*self._entry(path), None))
 
     def _rename(self, call: _Call) -> None:
         pair = self._inner_pair(call)
@@ -1524,7 +1508,8 @@ def lost(state: State, answer: Answer) -> str | None:
     """
     if not isinstance(answer, list):
         return f"acknowledged, but now: {answer}" if state.acknowledged else None
-    missing = [text for text in state.acknowledged if text not in answer]
+    there = {each for each in answer if isinstance(each, str)}
+    missing = [text for text in state.acknowledged if text not in there]
     return f"lost although acknowledged: {missing}" if missing else None
 
 
@@ -1554,24 +1539,24 @@ def check_states(
         options: for `History.states`.
     """
     seed = choose_seed() if seed is None else seed
-    scratch = Path(tempfile.mkdtemp(prefix="power-states-")) if scratch is None else scratch
+    place = scratch or Path(tempfile.mkdtemp(prefix="power-states-"))
     found: list[Failure] = []
     count, started = 0, time.monotonic()
     with _Worker(opener, timeout) as worker:
         for state in history.states(seed=seed, **options):
             count += 1
-            state.rebuild(scratch / "state")
+            state.rebuild(place / "state")
             try:
-                reason = judge(state, worker.ask(scratch / "state"))
+                reason = judge(state, worker.ask(place / "state"))
             except _WorkerDiedError as died:
                 reason = str(died)
             if reason is not None:
-                kept = scratch / f"failed-{state.number}"
+                kept = place / f"failed-{state.number}"
                 state.rebuild(kept)
                 found.append(Failure(state, reason, kept))
             if len(found) >= failures:
                 break
-    shutil.rmtree(scratch / "state", ignore_errors=True)
+    shutil.rmtree(place if scratch is None and not found else place / "state", ignore_errors=True)
     return Report(count, seed, time.monotonic() - started, tuple(found))
 
 
@@ -1596,12 +1581,7 @@ class _Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
         self._errors.close()
 

@@ -1,0 +1,130 @@
+"""Fixtures of general use: a log on disk, a log in memory, and child processes to break them from."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+import eventlog
+from eventlog import EventLog
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60.0  # seconds that a child may take for what takes it milliseconds
+PIPE_BYTES = 1 << 20
+
+
+@pytest.fixture
+def log_path(tmp_path: Path) -> Path:
+    """Where a log may be made; nothing is there."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def log(log_path: Path) -> Iterator[EventLog]:
+    """A log on disk, closed after the test, opened again, and found to be whole."""
+    with eventlog.open(log_path) as log:
+        yield log
+    with eventlog.open(log_path, create=False) as again:
+        assert again.check().damaged == []
+
+
+@pytest.fixture
+def memory_log() -> Iterator[EventLog]:
+    """A log in memory, found to be whole after the test."""
+    with eventlog.open("memory:") as log:
+        yield log
+        assert log.check().damaged == []
+
+
+class Child:
+    """A Python program in a process of its own, spoken with line by line."""
+
+    def __init__(self, source: str, *arguments: object) -> None:
+        self._unread = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", source, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            bufsize=0,
+        )
+        self.pid = self._process.pid
+        if sys.platform == "linux":  # it can print a lot before anybody reads it
+            assert self._process.stdout is not None
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def line(self, timeout: float = PATIENCE) -> str:
+        """The next line it prints; fails if there is none in time."""
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._unread:
+            assert self._read_more(deadline), f"it ended or was silent after {self._unread!r}"
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode()
+
+    def rest(self, timeout: float = PATIENCE) -> list[str]:
+        """What it prints until it ends, whole lines only; fails if it does not end in time."""
+        deadline = time.monotonic() + timeout
+        while self._read_more(deadline):
+            pass
+        self.wait(max(deadline - time.monotonic(), 0))
+        whole, _, self._unread = self._unread.rpartition(b"\n")
+        return whole.decode().splitlines()
+
+    def say(self, text: str = "") -> None:
+        """Give it a line to read."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode() + b"\n")
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Its exit status, when it has ended; minus the signal that killed it."""
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def close(self) -> None:
+        """Be done with it."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def _read_more(self, deadline: float) -> bool:
+        assert self._process.stdout is not None
+        ready = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
+        piece = os.read(self._process.stdout.fileno(), 1 << 16) if ready[0] else b""
+        self._unread += piece
+        return bool(piece)
+
+
+Start: TypeAlias = Callable[..., Child]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts Python programs, `start(source, *arguments)`; kills what runs after the test."""
+    children: list[Child] = []
+
+    def start(source: str, *arguments: object) -> Child:
+        children.append(Child(source, *arguments))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.close()
