@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import struct
 import threading
@@ -84,11 +85,6 @@ faster both ways, and no larger."""
 
 _KEY_BYTES: Final = 15
 
-Rows: TypeAlias = tuple[
-    list[bytes], Sequence[str | bytes | None] | None, Sequence[dict[str, Any] | None] | None
-]
-"""Bodies, keys and properties of the same events."""
-
 _header = struct.Struct(">BBHIqQIIQ")
 _digest = struct.Struct(">Q")
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -103,13 +99,22 @@ class BatchDamagedError(ValueError):
     """The bytes of a batch do not check out; the message says where."""
 
 
-class EncodedBatch(msgspec.Struct, frozen=True, gc=False):
+Rows: TypeAlias = tuple[
+    list[bytes], Sequence[str | bytes | None] | None, Sequence[dict[str, Any] | None] | None
+]
+"""Bodies, keys and properties of the same events."""
+
+
+class EncodedBatch(msgspec.Struct, frozen=True):
     """Events encoded and compressed, ready to be given an offset and a time."""
 
     count: int
     codec: int
     raw_bytes: int
     payload: bytes
+    rows: Rows | None = None
+    """The events themselves, if they are few enough to be stored together with others'."""
+    compress: bool = False
 
     @property
     def size(self) -> int:
@@ -191,6 +196,8 @@ def encode(columns: Rows, size: int, *, compress: bool) -> list[EncodedBatch]:
     """
     if size <= TARGET_RAW_BYTES and len(columns[0]) <= TARGET_EVENTS:
         raw = _encode(columns)
+        if len(raw) < _MIN_COMPRESSED_BYTES:
+            return [EncodedBatch(len(columns[0]), CODEC_NONE, len(raw), raw, columns, compress)]
         return [_batch(columns, raw, _frame(raw) if compress else None)]
     pieces = _pieces(columns, size)
     raws = list(map(_encode, pieces))
@@ -202,6 +209,41 @@ def _batch(columns: Rows, raw: bytes, frame: bytes | None) -> EncodedBatch:
     if frame is None or len(frame) >= len(raw):
         return EncodedBatch(len(columns[0]), CODEC_NONE, len(raw), raw)
     return EncodedBatch(len(columns[0]), CODEC_ZSTD, len(raw), frame)
+
+
+def merged(batches: list[EncodedBatch]) -> list[EncodedBatch]:
+    """The same events in the same order, with neighbouring small batches made one.
+
+    For batches of one partition and one time: what many callers append one by one is then stored,
+    and read, as if one had appended all of it.
+    """
+    if len(batches) == 1:
+        return batches
+    result: list[EncodedBatch] = []
+    for small, some in itertools.groupby(batches, lambda batch: batch.rows is not None):
+        together = list(some)
+        result += _one(together) if small and len(together) > 1 else together
+    return result
+
+
+def _one(batches: list[EncodedBatch]) -> list[EncodedBatch]:
+    bodies: list[bytes] = []
+    keys: list[str | bytes | None] = []
+    properties: list[dict[str, Any] | None] = []
+    for batch in batches:
+        assert batch.rows is not None
+        some_bodies, some_keys, some_properties = batch.rows
+        nothing = [None] * batch.count
+        bodies += some_bodies
+        keys += nothing if some_keys is None else some_keys
+        properties += nothing if some_properties is None else some_properties
+    rows: Rows = (
+        bodies,
+        None if keys.count(None) == len(keys) else keys,
+        None if properties.count(None) == len(properties) else properties,
+    )
+    size = sum(batch.raw_bytes for batch in batches)
+    return encode(rows, size, compress=batches[0].compress)
 
 
 def _pieces(columns: Rows, size: int) -> list[Rows]:

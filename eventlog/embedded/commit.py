@@ -351,6 +351,7 @@ class Committer:
                 if writer.changes != before or isinstance(error, lmdb.Error):
                     raise
                 ticket.error = error
+        writer.finish()
 
     def _commit_transaction(self, transaction: lmdb.Transaction) -> None:
         try:

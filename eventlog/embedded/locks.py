@@ -180,7 +180,7 @@ class Gate:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._inside: set[int] = set()
-        self._closed = 0
+        self._closers: set[int] = set()
         self._mutex = threading.Lock()
         self.leave: Final = self._inside.discard
         """Go out: ``leave(threading.get_ident())``."""
@@ -194,7 +194,7 @@ class Gate:
     def _admits(self, thread: int) -> bool:
         with self._mutex:
             if thread not in self._inside:
-                if self._closed or len(self._inside) >= self._limit:
+                if self._closers or len(self._inside) >= self._limit:
                     return False
                 self._inside.add(thread)
             return True
@@ -206,22 +206,21 @@ class Gate:
         """
         deadline = time.monotonic() + timeout
         with self._mutex:
-            self._closed += 1
+            self._closers.add(threading.get_ident())
         self.leave(threading.get_ident())
         while self._inside and time.monotonic() < deadline:
             time.sleep(_GATE_PAUSE)
         return not self._inside
 
     def open(self) -> None:
-        """Let threads in again."""
-        with self._mutex:
-            self._closed -= 1
+        """Let threads in again, as far as it is this thread that keeps it closed."""
+        self._closers.discard(threading.get_ident())
 
     @contextmanager
     def closed(self) -> Iterator[None]:
         """Closed, with nobody inside, for the length of a block."""
-        self.close()
         try:
+            self.close()
             yield
         finally:
             self.open()

@@ -29,6 +29,7 @@ def trim(
     writer: Writer, topic_id: int, partition: int, retention: Retention, most_rows: int
 ) -> Removed:
     """Remove expired batches from the beginning of a partition: `most_rows` rows at most."""
+    writer.store(topic_id, partition)
     view = PartitionView(writer.transaction, topic_id, partition)
     tail = writer.tail(topic_id, partition)
     begin = end = view.first_offset(tail)

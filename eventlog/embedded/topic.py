@@ -115,7 +115,7 @@ class EmbeddedTopic(Topic):
             RoundRobin(record.partitions),
         )
 
-    def _look(self, transaction: lmdb.Transaction) -> TopicState:
+    def _look(self, transaction: lmdb.Transaction | Writer) -> TopicState:
         """What the topic is now; the log may have been changed by another process."""
         stored = transaction.get(self._key)
         state = self._state
@@ -178,7 +178,7 @@ class EmbeddedTopic(Topic):
 
     def _change(self, changes_to: Any) -> None:
         def work(writer: Writer) -> tuple[TopicRecord, bytes]:
-            record = self._look(writer.transaction).record
+            record = self._look(writer).record
             old = {name: getattr(record, name) for name in record.__struct_fields__}
             changed = TopicRecord(**{**old, **changes_to(record)})
             stored = changed.encode()
@@ -255,7 +255,7 @@ class EmbeddedTopic(Topic):
         self, writer: Writer, state: TopicState, parts: list[Part], expect_next: int | None
     ) -> list[tuple[int, int]]:
         """The work of an append inside the transaction: refuse first, then change."""
-        if self._look(writer.transaction) is not state:
+        if self._look(writer) is not state:
             raise _ChangedError
         record = state.record
         if expect_next is not None:
@@ -270,7 +270,7 @@ class EmbeddedTopic(Topic):
         writer.require_room([batch for part in parts for batch in part.batches])
         stored = [writer.append(record.id, part.partition, part.batches) for part in parts]
         if record.retention_us is not None or record.retention_bytes is not None:
-            self._trim(writer, record, parts)
+            writer.at_end(lambda: self._trim(writer, record, parts))
         if self._log.leftovers:
             self._log.leftovers = remove_deleted(writer, STEP_ROWS // 4)
         return stored
@@ -376,7 +376,7 @@ class EmbeddedTopic(Topic):
 
     def _expire_some(self, writer: Writer, partition: int) -> tuple[int, int | None]:
         """Remove what a step allows from `partition` on; the events, and where to go on."""
-        record = self._look(writer.transaction).record
+        record = self._look(writer).record
         removed = 0
         for number in range(partition, record.partitions):
             step = trim(writer, record.id, number, record.retention(writer.now_us), STEP_ROWS)
@@ -387,7 +387,7 @@ class EmbeddedTopic(Topic):
 
     def _expire_step(self, partition: int) -> Removed:
         def work(writer: Writer) -> Removed:
-            record = self._look(writer.transaction).record
+            record = self._look(writer).record
             retention = record.retention(writer.now_us)
             return trim(writer, record.id, partition, retention, STEP_ROWS)
 

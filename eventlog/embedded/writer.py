@@ -8,13 +8,13 @@ first change, so that one caller's mistake spoils nobody else's work in the same
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import lmdb
 
 from eventlog.embedded import keys
-from eventlog.embedded.batch import EncodedBatch
+from eventlog.embedded.batch import EncodedBatch, merged
 from eventlog.embedded.partition import PartitionView, Tail
 from eventlog.errors import LogFullError
 
@@ -62,6 +62,13 @@ class Tails:
         self._last = None
 
 
+class _Pending(NamedTuple):
+    """Batches of one partition that are stored when the transaction ends."""
+
+    first_offset: int
+    batches: list[EncodedBatch]
+
+
 class Writer:
     """One write transaction."""
 
@@ -79,6 +86,9 @@ class Writer:
         self._tails = tails
         self._free_pages = free_pages
         self._removable = STEP_ROWS
+        self._pending: dict[tuple[int, int], _Pending] = {}
+        self._at_end: list[Callable[[], None]] = []
+        self._seen: dict[bytes, bytes | None] = {}
 
     @property
     def transaction(self) -> lmdb.Transaction:
@@ -90,18 +100,22 @@ class Writer:
         return self._transaction.cursor()
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under `key`."""
-        value = self._transaction.get(key)
-        return None if value is None else bytes(value)
+        """The value under `key`. What several callers look at is looked up once."""
+        if key not in self._seen:
+            value = self._transaction.get(key)
+            self._seen[key] = None if value is None else bytes(value)
+        return self._seen[key]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store `value` under `key`, in place of what is there."""
         self.changes += 1
         self._transaction.put(key, value)
+        self._seen[key] = value
 
     def delete(self, key: bytes) -> bool:
         """Remove `key`; False if it is not there."""
         self.changes += 1
+        self._seen[key] = None
         return self._transaction.delete(key)
 
     def first_key(self, prefix: bytes) -> bytes | None:
@@ -177,26 +191,54 @@ class Writer:
     ) -> tuple[int, int]:
         """Add batches to a partition; the offset of their first event, and their enqueued time.
 
-        Time never goes back along a partition, whatever the clock does.
+        Time never goes back along a partition, whatever the clock does. The batches are kept until
+        the end of the transaction: small ones of several callers are stored as one.
         """
         next_offset, enqueued_us, position = self.tail(topic_id, partition)
-        first = next_offset
         enqueued_us = max(enqueued_us, self.now_us)
-        chunk_bytes = self.environment.chunk_bytes
+        following = next_offset
         for batch in batches:
-            next_offset += batch.count
-            key = keys.encode_batch_key(topic_id, partition, next_offset - 1)
-            header = batch.header(key, enqueued_us, position)
+            following += batch.count
+        self.changes += 1
+        self._tails[topic_id, partition] = Tail(following, enqueued_us, position)
+        pending = self._pending.get((topic_id, partition))
+        if pending is None:
+            self._pending[topic_id, partition] = _Pending(next_offset, list(batches))
+        else:
+            pending.batches.extend(batches)
+        return next_offset, enqueued_us
+
+    def at_end(self, do: Callable[[], None]) -> None:
+        """Have something done in the same transaction after all callers' appends are stored."""
+        self._at_end.append(do)
+
+    def finish(self) -> None:
+        """Store what is kept, and do what was put off."""
+        for topic_id, partition in list(self._pending):
+            self.store(topic_id, partition)
+        for do in self._at_end:
+            do()
+
+    def store(self, topic_id: int, partition: int) -> None:
+        """Store what is kept for a partition: who looks at its rows sees all of it from now on."""
+        pending = self._pending.pop((topic_id, partition), None)
+        if pending is None:
+            return
+        tail = self._tails[topic_id, partition]
+        last, position = pending.first_offset - 1, tail.end_position
+        chunk_bytes = self.environment.chunk_bytes
+        for batch in merged(pending.batches):
+            last += batch.count
+            key = keys.encode_batch_key(topic_id, partition, last)
+            header = batch.header(key, tail.enqueued_us, position)
             if batch.size <= chunk_bytes:
-                self.put(key, header + batch.payload)
+                self._transaction.put(key, header + batch.payload)
             else:
                 self._put_chunks(key, batch.chunks(header, chunk_bytes))
             position += batch.size
-        self._tails[topic_id, partition] = Tail(next_offset, enqueued_us, position)
-        return first, enqueued_us
+        self._tails[topic_id, partition] = tail._replace(end_position=position)
 
     def _put_chunks(self, key: bytes, chunks: list[bytes | memoryview]) -> None:
-        self.changes += len(chunks)
         batch_key = key[: -keys.CHUNK_NUMBER_BYTES]
         numbers = map(keys.encode_chunk_number, range(len(chunks)))
         self._cursor.putmulti(
