@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from eventlog.embedded.retention import Removed, remove_deleted, trim
 from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (
     CorruptBatchError,
+    EventLogError,
     EventTooLargeError,
     OffsetOutOfRangeError,
     PartitionNotFoundError,
@@ -245,7 +247,8 @@ class EmbeddedTopic(Topic):
             except _ChangedError:
                 continue
             for part in parts:
-                self._catch_up(part)
+                if part.behind:
+                    self._catch_up(part)
             return [
                 Receipt(part.partition, offset, part.count, instant(enqueued_us))
                 for part, (offset, enqueued_us) in zip(parts, stored, strict=True)
@@ -283,11 +286,16 @@ class EmbeddedTopic(Topic):
             part.behind = trimmed.more
 
     def _catch_up(self, part: Part) -> None:
-        """After a large append: remove in steps of their own what did not go with it."""
-        steps = -(-2 * self._rows(part) // STEP_ROWS)
-        while part.behind and steps:
-            part.behind = self._expire_step(part.partition).more
-            steps -= 1
+        """After a large append: remove in steps of their own what did not go with it.
+
+        The append is stored, so nothing that goes wrong here is an error of its: what is not
+        removed now is removed later. For the same reason nobody is waited for.
+        """
+        with contextlib.suppress(EventLogError):
+            steps = -(-2 * self._rows(part) // STEP_ROWS)
+            while part.behind and steps:
+                part.behind = self._expire_step(part.partition).more
+                steps -= 1
 
     def _rows(self, part: Part) -> int:
         chunk_bytes = self._log.environment.chunk_bytes
@@ -391,7 +399,7 @@ class EmbeddedTopic(Topic):
             retention = record.retention(writer.now_us)
             return trim(writer, record.id, partition, retention, STEP_ROWS)
 
-        return self._log.commit(work)
+        return self._log.commit(work, timeout=0)
 
 
 def _check_expected(expect_next: object, partition: object, key: object) -> None:
