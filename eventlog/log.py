@@ -104,6 +104,11 @@ class CheckReport(NamedTuple):
 class EventLog(abc.ABC):
     """Holds topics. Made by `eventlog.open`; thread-safe; use it with ``with``, or close it."""
 
+    @property
+    @abc.abstractmethod
+    def location(self) -> str:
+        """Where it is, as it was given to `open`."""
+
     @abc.abstractmethod
     def create_topic(
         self,

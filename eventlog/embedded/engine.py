@@ -57,7 +57,7 @@ class EmbeddedLog(EventLog):
     def __init__(
         self, directory: Path, options: Options, location: str, *, removed_on_close: bool = False
     ) -> None:
-        self.location = location
+        self._location = location
         self.leftovers = False
         self._lock_timeout = options.lock_timeout
         self._read_only = options.read_only
@@ -72,6 +72,10 @@ class EmbeddedLog(EventLog):
 
     def __repr__(self) -> str:
         return f"<EventLog at {self.location}>"
+
+    @property
+    def location(self) -> str:
+        return self._location
 
     # What topics use of it
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedTopic"]
 
 _UNCHANGED: Final[Any] = object()
+_CATCH_UP_SECONDS: Final = 0.5
 
 
 class _ChangedError(Exception):
@@ -289,7 +290,7 @@ class EmbeddedTopic(Topic):
         """After a large append: remove in steps of their own what did not go with it.
 
         The append is stored, so nothing that goes wrong here is an error of its: what is not
-        removed now is removed later. For the same reason nobody is waited for.
+        removed now is removed later. For the same reason others are waited for only briefly.
         """
         with contextlib.suppress(EventLogError):
             steps = -(-2 * self._rows(part) // STEP_ROWS)
@@ -399,7 +400,7 @@ class EmbeddedTopic(Topic):
             retention = record.retention(writer.now_us)
             return trim(writer, record.id, partition, retention, STEP_ROWS)
 
-        return self._log.commit(work, timeout=0)
+        return self._log.commit(work, timeout=_CATCH_UP_SECONDS)
 
 
 def _check_expected(expect_next: object, partition: object, key: object) -> None:
