@@ -7,7 +7,6 @@ a time.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eventlog.embedded import settings
-from eventlog.embedded.batch import EncodedBatch, encode
+from eventlog.embedded.batch import TARGET_RAW_BYTES, EncodedBatch, encode
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.errors import EventTooLargeError, PartitionNotFoundError, UnsupportedOperationError
 from eventlog.event import (
@@ -62,12 +61,12 @@ class Columns(NamedTuple):
 
     def take(self, rows: list[int]) -> Columns:
         """Some of them."""
-        return Columns(
-            [self.bodies[row] for row in rows],
-            self.keys and [self.keys[row] for row in rows],
-            self.properties and [self.properties[row] for row in rows],
-            self.size * len(rows) // len(self.bodies),
-        )
+        bodies = [self.bodies[row] for row in rows]
+        keys = self.keys and [self.keys[row] for row in rows]
+        properties = self.properties and [self.properties[row] for row in rows]
+        if self.size <= TARGET_RAW_BYTES:
+            return Columns(bodies, keys, properties, self.size)  # not cut, so never mind
+        return _sized(bodies, keys, properties)
 
 
 class Part(msgspec.Struct, gc=False):
@@ -102,10 +101,10 @@ def gather(events: Iterable[Event | Body], key: Key | None) -> Columns:
         raise TypeError(f"append_batch takes several events, not one {type(events).__name__}")
     key = None if key is None else checked_key(key)
     rows: list[Any] = list(events)
-    if rows and type(rows[0]) is bytes:
-        with contextlib.suppress(TypeError):  # then not all of them are bytes
-            return _sized(rows, None if key is None else [key] * len(rows), None)
-    if not set(map(type, rows)) <= _EVENT_KINDS:
+    kinds = set(map(type, rows))
+    if kinds == {bytes}:
+        return _sized(rows, None if key is None else [key] * len(rows), None)
+    if not kinds <= _EVENT_KINDS:
         rows = [row if isinstance(row, Event) else Event(body_bytes(row)) for row in rows]
     keys = list(map(_keys_of, rows))
     if key is not None:
@@ -132,7 +131,7 @@ def _sized(
 
 
 def _length(bodies: list[bytes]) -> int:
-    """Bytes of all together, and a TypeError unless all are bytes.
+    """Bytes of all together.
 
     Joining is several times faster than adding up lengths, as long as what is joined is small
     enough for the allocator to have it at hand.

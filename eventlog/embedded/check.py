@@ -59,6 +59,7 @@ class _PartitionCheck:
         self._partition = partition
         self._clock = clock
         self._next_offset = 0
+        self._next_row = 0
         self._last_us = -(2**63)
         self.batches = 0
         self.events = 0
@@ -79,13 +80,16 @@ class _PartitionCheck:
         """Look at some batches; False if there are no more."""
         tail = view.tail()
         beginning = view.beginning(self._record.retention(self._clock()), tail)
+        if view.floor() is None and not self.batches:
+            beginning = 0  # nothing was ever removed, so nothing may be missing
         self._next_offset = max(self._next_offset, beginning)
+        self._next_row = max(self._next_row, beginning)
         for _ in range(_BATCHES_PER_TRANSACTION):
-            batch = view.batch_at(self._next_offset)
+            batch = view.row_at(self._next_row)
             if batch is None:
                 return False
             self._batch(view, batch)
-            self._next_offset = batch.last_offset + 1
+            self._next_row = batch.filed_under + 1
         return True
 
     def _batch(self, view: PartitionView, batch: Batch) -> None:
@@ -94,7 +98,7 @@ class _PartitionCheck:
             first = batch.last_offset + 1 - batch.header.count
             if first > self._next_offset:
                 self._note(first - 1, "they are missing")
-                self._next_offset = first
+            self._next_offset = first
         reason = next(self._faults(view, batch), None)
         if reason is not None:
             self._note(batch.last_offset, reason)
@@ -102,6 +106,7 @@ class _PartitionCheck:
             self.events += batch.header.count
             self.stored_bytes += batch.header.end_position - batch.header.position
             self._last_us = batch.header.enqueued_us
+        self._next_offset = max(self._next_offset, batch.last_offset + 1)
 
     def _note(self, last_offset: int, reason: str) -> None:
         self.damaged.append(

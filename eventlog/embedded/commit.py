@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import lmdb
 
+from eventlog.embedded.growth import RESERVE_PAGES
 from eventlog.embedded.ticket import Group, Ticket, Work
 from eventlog.embedded.writer import PAGES_BESIDE_CHUNKS, Tails, Writer
 from eventlog.errors import ClosedError, EventLogError, LogBusyError, LogFullError
@@ -329,7 +330,9 @@ class Committer:
         try:
             try:
                 return environment.lmdb.begin(write=True)
-            except lmdb.MapResizedError:
+            except (lmdb.MapResizedError, lmdb.PanicError):
+                # Panic is what LMDB calls a meta page that could not be written; it has put the
+                # old one back.
                 environment.step_out(environment.reopen)
                 return environment.lmdb.begin(write=True)
         except lmdb.Error as error:
@@ -431,18 +434,22 @@ class Committer:
         reserve = min(max(pages // 16, _RESERVE_PAGES.start), _RESERVE_PAGES.stop)
         if last + 2 * (needed + reserve) < pages:
             return None
-        stat = environment.lmdb.stat()
-        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return int(pages - used - reserve)
+        return pages - self._used_pages() - reserve
 
     def _provide_disk(self, growth: Growth, last_page: int, pages: int) -> None:
         try:
             growth.provide(last_page, pages)
         except OSError as error:
+            if last_page - self._used_pages() >= pages + 2 * RESERVE_PAGES:
+                return  # the file itself has room enough: free pages
             raise LogFullError(
                 f"the disk of {self._environment.directory} is full ({error.strerror}): make room "
                 "on it, or expire or delete events"
             ) from error
+
+    def _used_pages(self) -> int:
+        stat = self._environment.lmdb.stat()
+        return int(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
 
     def _clear_stale_readers(self) -> None:
         now = time.monotonic()

@@ -28,9 +28,14 @@ _MOST_ZEROED_PAGES: Final = 64
 
 
 class Growth:
-    """Keeps the file of one environment longer than it need be."""
+    """Keeps the file of one environment longer than it need be.
 
-    def __init__(self, path: Path, page_bytes: int) -> None:
+    Args:
+        zeroing: write zeroes ahead, for a log whose commits wait for the disk.
+    """
+
+    def __init__(self, path: Path, page_bytes: int, *, zeroing: bool) -> None:
+        self._zeroing = zeroing
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._page_bytes = page_bytes
         self._end = 0  # the file is at least as long
@@ -53,7 +58,7 @@ class Growth:
             return
         end = os.fstat(self._file).st_size
         if needed > end:
-            if pages <= _MOST_ZEROED_PAGES:
+            if self._zeroing and pages <= _MOST_ZEROED_PAGES:
                 end = self._write_zeroes(end, needed)
             else:
                 os.posix_fallocate(self._file, end, needed - end)

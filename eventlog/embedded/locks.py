@@ -56,20 +56,26 @@ class ProcessLock:
         Raises:
             LogBusyError: another process kept it for `timeout` seconds.
         """
-        with self._mutex:
-            if self._waiter is not None and self._waiter.given_back:
-                self._waiter = None
-            if self._waiter is None and self._try():
+        deadline = time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
+        while (waiter := self._try_or_queue(wait=timeout > 0)) is not None:
+            if self._await(waiter, deadline - time.monotonic()):
                 return
-            if timeout <= 0:
+            if not waiter.given_back or time.monotonic() >= deadline:
                 raise self._busy(timeout)
+
+    def _try_or_queue(self, *, wait: bool) -> _Waiter | None:
+        """None if the lock could be had at once; otherwise who waits for it."""
+        with self._mutex:
+            if self._waiter is not None and self._waiter.ended.is_set():
+                self._waiter = None  # it gave the lock back, or failed
+            if self._waiter is None and self._try():
+                return None
+            if not wait:
+                raise self._busy(0)
             if self._waiter is None:
                 self._waiter = _Waiter(self._file, self._mutex)
                 self._waiter.start()
-            waiter = self._waiter
-            waiter.wanted = True
-        if not self._await(waiter, timeout):
-            raise self._busy(timeout)
+            return self._waiter
 
     def release(self) -> None:
         """Give it back."""
@@ -107,7 +113,8 @@ class ProcessLock:
     def _await(self, waiter: _Waiter, timeout: float) -> bool:
         """Wait for the waiter to be granted the lock; Ctrl-C gives it up like a time-out."""
         try:
-            waiter.arrived.wait(min(timeout, threading.TIMEOUT_MAX))
+            waiter.wanted = True
+            waiter.ended.wait(min(timeout, threading.TIMEOUT_MAX))
         except BaseException:
             if self._end(waiter):
                 self.release()
@@ -121,22 +128,22 @@ class ProcessLock:
         """Stop waiting; whether the lock was granted meanwhile."""
         with self._mutex:
             waiter.wanted = False
-            if not waiter.arrived.is_set():
-                return False
-            self._waiter = None
-            return waiter.error is None
+            if waiter.ended.is_set():
+                self._waiter = None
+            return waiter.granted
 
 
 class _Waiter:
-    """A thread that waits for the kernel to grant the lock."""
+    """A thread that waits for the kernel to grant the lock; it gives back what nobody wants."""
 
     def __init__(self, file: int, mutex: threading.Lock) -> None:
         self._file = file
         self._mutex = mutex
         self.wanted = False
+        self.granted = False
         self.given_back = False
         self.error: OSError | None = None
-        self.arrived = threading.Event()
+        self.ended = threading.Event()
 
     def start(self) -> None:
         """Start waiting. Not a `threading.Thread`: starting one can be interrupted halfway."""
@@ -148,11 +155,12 @@ class _Waiter:
         except OSError as error:
             self.error = error
         with self._mutex:
-            if self.wanted or self.error is not None:
-                self.arrived.set()
-            else:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
-                self.given_back = True
+            if self.error is None:
+                self.granted = self.wanted
+                self.given_back = not self.wanted
+                if self.given_back:
+                    fcntl.lockf(self._file, fcntl.LOCK_UN)
+            self.ended.set()
 
     def _block(self) -> None:
         while True:
@@ -219,8 +227,9 @@ class Gate:
     @contextmanager
     def closed(self) -> Iterator[None]:
         """Closed, with nobody inside, for the length of a block."""
+        thread = threading.get_ident()
         try:
             self.close()
             yield
         finally:
-            self.open()
+            self._closers.discard(thread)

@@ -27,10 +27,14 @@ class Tail(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A stored batch as its key and header describe it."""
+    """A stored batch as its key and header describe it.
+
+    `filed_under` is the offset in its key: the last offset, unless the key is damaged.
+    """
 
     last_offset: int
     header: Header | None
+    filed_under: int
     damage: str = ""
 
 
@@ -66,20 +70,20 @@ class PartitionView:
         What a damaged header covers may be its key: then the batch may seem to reach over the
         next one, which is believed.
         """
-        batch = self._look(offset)
+        batch = self.row_at(offset)
         if batch is None or batch.header is not None:
             return batch
-        following = self._look(batch.last_offset + 1)
+        following = self.row_at(batch.last_offset + 1)
         if following is not None and following.header is not None:
             begins = following.last_offset + 1 - following.header.count
             if offset >= begins:
                 return following
             if begins <= batch.last_offset:
-                batch = Batch(begins - 1, None, batch.damage)
-        self._cursor.set_range(self.key(batch.last_offset))
+                batch = batch._replace(last_offset=begins - 1)
+        self._cursor.set_range(self.key(batch.filed_under))
         return batch
 
-    def _look(self, offset: int) -> Batch | None:
+    def row_at(self, offset: int) -> Batch | None:
         """The first batch that ends at `offset` or later, by its key."""
         cursor = self._cursor
         if not cursor.set_range(self.key(offset)):
@@ -89,11 +93,12 @@ class PartitionView:
             return None
         last = int.from_bytes(key[7:15])
         if key[15:] != b"\0\0":
-            return Batch(last, None, f"its first chunk is missing, chunk {key[15:].hex()} is there")
+            damage = f"its first chunk is missing, chunk {key[15:].hex()} is there"
+            return Batch(last, None, last, damage)
         try:
-            return Batch(last, Header.decode(key, cursor.value()))
+            return Batch(last, Header.decode(key, cursor.value()), last)
         except BatchDamagedError as error:
-            return Batch(last, None, str(error))
+            return Batch(last, None, last, str(error))
 
     def holds(self, offset: int) -> bool:
         """Whether an event of that offset is stored, as far as is sure at one look."""

@@ -35,7 +35,7 @@ def trim(
     begin = end = view.first_offset(tail)
     while (batch := view.batch_at(0)) is not None and _is_over(view, batch, retention, tail):
         removed = writer.remove_rows_backwards(
-            view.key(batch.last_offset), view.key(batch.last_offset + 1), most_rows
+            view.key(batch.filed_under), view.key(batch.filed_under + 1), most_rows
         )
         if not removed:
             return Removed(end - begin, more=True)
@@ -64,7 +64,7 @@ def _keep_floor(
     following = view.batch_at(0)
     if following is None:
         writer.put(floor_key, keys.Floor(tail.next_offset, *tail).encode())
-    elif following.last_offset == batch.last_offset or view.floor() is None:
+    elif following.filed_under == batch.filed_under or view.floor() is None:
         writer.put(floor_key, keys.Floor(batch.last_offset + 1, *tail).encode())
 
 

@@ -50,6 +50,9 @@ __all__ = ["Environment", "Options"]
 MAX_READERS: Final = 4096
 """Slots in LMDB's table of readers, for all processes together."""
 
+_LOCK_FILE_BYTES: Final = 128 + MAX_READERS * 64
+"""What LMDB makes its lock file of: a header (``MDB_txninfo``) and 64 bytes a slot."""
+
 MAX_READS_PER_PROCESS: Final = 128
 """Read transactions at one time in one process; more wait for one of them to end."""
 
@@ -205,8 +208,9 @@ class Environment:
             opened.close()
         self._lmdb = opened
         self.generation = generation
-        if not self.read_only and self.durability == "disk":
-            self.growth = Growth(path, opened.stat()["psize"])
+        if not self.read_only:
+            synced = self.durability == "disk"
+            self.growth = Growth(path, opened.stat()["psize"], zeroing=synced)
         self.page_bytes: int = opened.stat()["psize"]
         self.map_pages: int = opened.info()["map_size"] // self.page_bytes
         self.chunk_bytes = self.page_bytes - _PAGE_HEADER_BYTES
@@ -424,6 +428,9 @@ def _open_lmdb(path: Path, map_size: int, *, read_only: bool, synced: bool) -> l
     ``metasync=False``: a commit's meta page becomes durable with the next flush, whether that is
     the next commit's or one of its own; `eventlog.embedded.commit` acknowledges accordingly.
     """
+    locked = not (read_only and _on_read_only_mount(path))
+    if locked:
+        _allocate_lock_file(path)
     while True:
         try:
             return lmdb.open(
@@ -432,7 +439,7 @@ def _open_lmdb(path: Path, map_size: int, *, read_only: bool, synced: bool) -> l
                 map_size=map_size,
                 readonly=read_only,
                 create=not read_only,
-                lock=not (read_only and _on_read_only_mount(path)),
+                lock=locked,
                 metasync=False,
                 sync=synced,
                 mode=0o666,
@@ -455,6 +462,26 @@ def _open_lmdb(path: Path, map_size: int, *, read_only: bool, synced: bool) -> l
                 "the pages under a reader",
                 f"{path}-lock",
             ) from error
+
+
+def _allocate_lock_file(path: Path) -> None:
+    """Give LMDB's lock file its blocks now, while a full disk is an error.
+
+    LMDB maps it, and a store into a page for which the disk has no room is a SIGBUS. This process
+    must not have the environment open: closing the file drops the process's locks on it.
+    """
+    lock_file = f"{os.fspath(path)}-lock"
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return  # LMDB says it better
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise LogFullError(f"the disk is full: {lock_file} needs room") from error
+    finally:
+        os.close(descriptor)
 
 
 def _on_read_only_mount(path: Path) -> bool:

@@ -293,7 +293,7 @@ class EmbeddedTopic(Topic):
         removed now is removed later. For the same reason others are waited for only briefly.
         """
         with contextlib.suppress(EventLogError):
-            steps = -(-2 * self._rows(part) // STEP_ROWS)
+            steps = 2 * self._rows(part) // STEP_ROWS
             while part.behind and steps:
                 part.behind = self._expire_step(part.partition).more
                 steps -= 1
