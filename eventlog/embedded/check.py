@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import lmdb
 
@@ -20,16 +19,22 @@ __all__ = ["check_log"]
 _BATCHES_PER_TRANSACTION: Final = 200
 """A reader keeps old pages alive: look at so many batches, then let go and come back."""
 
-_Read = Callable[[], AbstractContextManager[lmdb.Transaction]]
+T = TypeVar("T")
 
 
-def check_log(read: _Read, clock: Callable[[], int]) -> CheckReport:
+class _Look(Protocol):
+    """`EmbeddedLog.look`."""
+
+    def __call__(self, do: Callable[[lmdb.Transaction], T], /) -> T: ...
+
+
+def check_log(look: _Look, clock: Callable[[], int]) -> CheckReport:
     """See `EventLog.check`."""
-    with read() as transaction:
-        records, damaged = read_topics(transaction)
-        deleted = has_deleted(transaction)
+    (records, damaged), deleted = look(
+        lambda transaction: (read_topics(transaction), has_deleted(transaction))
+    )
     checks = [
-        _PartitionCheck(read, record, partition, clock)
+        _PartitionCheck(look, record, partition, clock)
         for record in records
         for partition in range(record.partitions)
     ]
@@ -52,9 +57,9 @@ class _PartitionCheck:
     """Looks at every batch of a partition that has not expired, and counts."""
 
     def __init__(
-        self, read: _Read, record: TopicRecord, partition: int, clock: Callable[[], int]
+        self, look: _Look, record: TopicRecord, partition: int, clock: Callable[[], int]
     ) -> None:
-        self._read = read
+        self._look = look
         self._record = record
         self._partition = partition
         self._clock = clock
@@ -68,16 +73,15 @@ class _PartitionCheck:
 
     def run(self) -> None:
         """Look at all of it."""
-        more = True
-        while more:
-            with self._read() as transaction:
-                stored = transaction.get(keys.topic_key(self._record.name))
-                if stored is None or TopicRecord.decode(stored).id != self._record.id:
-                    return  # deleted meanwhile: what is left of it is being removed
-                more = self._some(PartitionView(transaction, self._record.id, self._partition))
+        while self._look(self._some):
+            pass
 
-    def _some(self, view: PartitionView) -> bool:
-        """Look at some batches; False if there are no more."""
+    def _some(self, transaction: lmdb.Transaction) -> bool:
+        """Look at some batches; False if there are no more, or the topic is gone by now."""
+        stored = transaction.get(keys.topic_key(self._record.name))
+        if stored is None or TopicRecord.decode(stored).id != self._record.id:
+            return False
+        view = PartitionView(transaction, self._record.id, self._partition)
         tail = view.tail()
         beginning = view.beginning(self._record.retention(self._clock()), tail)
         if view.floor() is None and not self.batches:

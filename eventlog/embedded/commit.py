@@ -197,6 +197,7 @@ class Committer:
         give up in time, and late ones still join.
         """
         gate = self._environment.gate
+        thread = threading.get_ident()
         try:
             if self._queue:
                 self._commit_queue(deadline)
@@ -204,7 +205,7 @@ class Committer:
             if self._unflushed and not self._queue:
                 self._flush()
         finally:
-            gate.leave(threading.get_ident())
+            gate.leave(thread)
 
     def _commit_queue(self, deadline: float) -> None:
         lock = self._lock()

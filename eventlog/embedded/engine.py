@@ -10,7 +10,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -67,8 +66,7 @@ class EmbeddedLog(EventLog):
         self._environment: Environment | None = Environment.acquire(directory, options)
         self._directory = self._environment.directory
         if not self._read_only:
-            with self.read() as transaction:
-                self.leftovers = has_deleted(transaction)
+            self.leftovers = self.look(has_deleted)
 
     def __repr__(self) -> str:
         return f"<EventLog at {self.location}>"
@@ -95,9 +93,9 @@ class EmbeddedLog(EventLog):
         """The log's clock: microseconds since 1970."""
         return self.environment.clock()
 
-    def read(self) -> AbstractContextManager[lmdb.Transaction]:
-        """A read transaction; see `Environment.read`."""
-        return self.environment.read(self._lock_timeout)
+    def look(self, do: Callable[[lmdb.Transaction], T], /) -> T:
+        """What `do` returns of a read transaction; see `Environment.look`."""
+        return self.environment.look(do, self._lock_timeout)
 
     def commit(self, work: Work[T], *, timeout: Duration | None = None, size: int = 0) -> T:
         """Run `work` in a write transaction; see `Committer.run`.
@@ -167,9 +165,8 @@ class EmbeddedLog(EventLog):
         return made
 
     def _find(self, name: str) -> tuple[TopicRecord, bytes] | None:
-        with self.read() as transaction:
-            stored = transaction.get(keys.topic_key(name))
-            return None if stored is None else (TopicRecord.decode(stored), bytes(stored))
+        stored = self.look(lambda transaction: _copied(transaction.get(keys.topic_key(name))))
+        return None if stored is None else (TopicRecord.decode(stored), stored)
 
     def topic(self, name: str) -> Topic:
         found = self._find(check_name(name, "topic"))
@@ -178,8 +175,7 @@ class EmbeddedLog(EventLog):
         return EmbeddedTopic(self, *found)
 
     def topics(self) -> list[Topic]:
-        with self.read() as transaction:
-            records, damaged = read_topics(transaction)
+        records, damaged = self.look(read_topics)
         if damaged:
             raise NotALogError(f"the records of topics are damaged: {', '.join(damaged)}")
         return [EmbeddedTopic(self, record, record.encode()) for record in records]
@@ -207,7 +203,7 @@ class EmbeddedLog(EventLog):
     # The log as a whole
 
     def check(self) -> CheckReport:
-        return check_log(self.read, self.now_us)
+        return check_log(self.look, self.now_us)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         backup(self.environment, Path(path))
@@ -226,6 +222,10 @@ class EmbeddedLog(EventLog):
         environment.release()
         if self._removed_on_close:
             _forget_memory(self._directory)
+
+
+def _copied(value: bytes | memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)
 
 
 def _create(writer: Writer, wanted: TopicRecord, *, exist_ok: bool) -> tuple[TopicRecord, bytes]:

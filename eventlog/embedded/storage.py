@@ -23,10 +23,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import lmdb
 
@@ -46,6 +45,8 @@ from eventlog.errors import (
 )
 
 __all__ = ["Environment", "Options"]
+
+T = TypeVar("T")
 
 MAX_READERS: Final = 4096
 """Slots in LMDB's table of readers, for all processes together."""
@@ -255,23 +256,28 @@ class Environment:
 
     # Transactions
 
-    @contextmanager
-    def read(self, lock_timeout: float = 30.0) -> Iterator[lmdb.Transaction]:
-        """A read transaction that hands out views of pages, valid until the block ends.
+    def look(self, do: Callable[[lmdb.Transaction], T], lock_timeout: float = 30.0) -> T:
+        """What `do` returns of a read transaction that hands out views of pages.
+
+        The views are valid until `do` returns. (No context manager: Ctrl-C on the way out of one
+        would leave the thread inside the gate.)
 
         Raises:
             ClosedError: the log was closed.
             LogBusyError: every reader slot of the log stayed taken for `lock_timeout` seconds.
         """
+        thread = threading.get_ident()
+        transaction = None
         try:
             self.gate.enter()
             transaction = self._begin_read(lock_timeout)
-            try:
-                yield transaction
-            finally:
-                transaction.abort()
+            return do(transaction)
         finally:
-            self.gate.leave(threading.get_ident())
+            try:
+                if transaction is not None:
+                    transaction.abort()
+            finally:
+                self.gate.leave(thread)
 
     def _begin_read(self, lock_timeout: float) -> lmdb.Transaction:
         """Begin reading; the caller is inside the gate, and is so again when this returns."""

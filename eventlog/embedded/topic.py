@@ -21,8 +21,8 @@ from eventlog.embedded.append import (
     prepare,
 )
 from eventlog.embedded.catalog import TopicRecord
-from eventlog.embedded.fetch import Wanted, fetch
-from eventlog.embedded.partition import PartitionView
+from eventlog.embedded.fetch import Fetched, Wanted, fetch
+from eventlog.embedded.partition import PartitionView, Tail
 from eventlog.embedded.retention import Removed, remove_deleted, trim
 from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (
@@ -133,8 +133,7 @@ class EmbeddedTopic(Topic):
 
     def _refresh(self) -> TopicState:
         """What the topic is now."""
-        with self._log.read() as transaction:
-            return self._look(transaction)
+        return self._log.look(self._look)
 
     def _gone(self) -> TopicNotFoundError:
         return TopicNotFoundError(
@@ -335,42 +334,48 @@ class EmbeddedTopic(Topic):
         return events
 
     def _fetch(self, partition: int, now_us: int, wanted: Wanted) -> list[StoredEvent]:
-        with self._log.read() as transaction:
+        def find(transaction: lmdb.Transaction) -> Fetched:
             record = self._look(transaction).record
             view = PartitionView(transaction, record.id, check_partition(record, partition))
-            found = fetch(view, record.name, record.retention(now_us), wanted)
-        return found.events()
+            return fetch(view, record.name, record.retention(now_us), wanted)
+
+        return self._log.look(find).events()
 
     def partition_info(self, partition: int) -> PartitionInfo:
-        now_us = self._log.now_us()
-        with self._log.read() as transaction:
-            record = self._look(transaction).record
-            view = PartitionView(transaction, record.id, check_partition(record, partition))
-            tail = view.tail()
-            beginning = view.beginning(record.retention(now_us), tail)
-            size = view.size_from(beginning, tail)
-        return PartitionInfo(
-            beginning_offset=beginning,
-            next_offset=tail.next_offset,
-            last_enqueued_offset=tail.next_offset - 1,
-            last_enqueued_at=instant(tail.enqueued_us) if tail.next_offset else None,
-            is_empty=beginning == tail.next_offset,
-            size_bytes=size,
-        )
+        def look(transaction: lmdb.Transaction) -> PartitionInfo:
+            view, beginning, tail = self._view(transaction, partition)
+            return PartitionInfo(
+                beginning_offset=beginning,
+                next_offset=tail.next_offset,
+                last_enqueued_offset=tail.next_offset - 1,
+                last_enqueued_at=instant(tail.enqueued_us) if tail.next_offset else None,
+                is_empty=beginning == tail.next_offset,
+                size_bytes=view.size_from(beginning, tail),
+            )
+
+        return self._log.look(look)
 
     def offset_at(self, partition: int, when: datetime | str) -> int:
-        now_us = self._log.now_us()
-        parsed = parse(when, now_us)
+        parsed = parse(when, self._log.now_us())
         if isinstance(parsed, int):
             raise TypeError(f"offset_at takes a time, not the offset {parsed}")
-        with self._log.read() as transaction:
-            record = self._look(transaction).record
-            view = PartitionView(transaction, record.id, check_partition(record, partition))
-            tail = view.tail()
-            beginning = view.beginning(record.retention(now_us), tail)
+
+        def look(transaction: lmdb.Transaction) -> int:
+            view, beginning, tail = self._view(transaction, partition)
             if isinstance(parsed, Anchor):
                 return tail.next_offset if parsed is LATEST else beginning
             return view.offset_at(microseconds(parsed), beginning, tail)
+
+        return self._log.look(look)
+
+    def _view(
+        self, transaction: lmdb.Transaction, partition: int
+    ) -> tuple[PartitionView, int, Tail]:
+        """A partition, where it begins now, and its tail."""
+        record = self._look(transaction).record
+        view = PartitionView(transaction, record.id, check_partition(record, partition))
+        tail = view.tail()
+        return view, view.beginning(record.retention(self._log.now_us()), tail), tail
 
     def expire(self) -> int:
         removed = 0
