@@ -12,6 +12,7 @@ __all__ = ["EARLIEST", "LATEST", "Anchor", "Position", "PositionMap"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+LAST_INSTANT_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 
 
 class Anchor(enum.Enum):

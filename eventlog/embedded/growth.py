@@ -41,8 +41,10 @@ class Growth:
         self._end = 0  # the file is at least as long
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; closing twice is fine."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def provide(self, last_page: int, pages: int) -> None:
         """Have room in the file for a commit that adds `pages` behind `last_page`.

@@ -18,8 +18,6 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +64,7 @@ class ProcessLock:
     def _try_or_queue(self, *, wait: bool) -> _Waiter | None:
         """None if the lock could be had at once; otherwise who waits for it."""
         with self._mutex:
-            if self._waiter is not None and self._waiter.ended.is_set():
+            if self._waiter is not None and self._waiter.ended:
                 self._waiter = None  # it gave the lock back, or failed
             if self._waiter is None and self._try():
                 return None
@@ -114,7 +112,7 @@ class ProcessLock:
         """Wait for the waiter to be granted the lock; Ctrl-C gives it up like a time-out."""
         try:
             waiter.wanted = True
-            waiter.ended.wait(min(timeout, threading.TIMEOUT_MAX))
+            waiter.signal.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX))
         except BaseException:
             if self._end(waiter):
                 self.release()
@@ -128,7 +126,7 @@ class ProcessLock:
         """Stop waiting; whether the lock was granted meanwhile."""
         with self._mutex:
             waiter.wanted = False
-            if waiter.ended.is_set():
+            if waiter.ended:
                 self._waiter = None
             return waiter.granted
 
@@ -143,7 +141,9 @@ class _Waiter:
         self.granted = False
         self.given_back = False
         self.error: OSError | None = None
-        self.ended = threading.Event()
+        self.ended = False
+        self.signal = threading.Lock()  # an Event could be interrupted with its own lock held
+        self.signal.acquire()
 
     def start(self) -> None:
         """Start waiting. Not a `threading.Thread`: starting one can be interrupted halfway."""
@@ -160,7 +160,8 @@ class _Waiter:
                 self.given_back = not self.wanted
                 if self.given_back:
                     fcntl.lockf(self._file, fcntl.LOCK_UN)
-            self.ended.set()
+            self.ended = True
+            self.signal.release()
 
     def _block(self) -> None:
         while True:
@@ -181,8 +182,9 @@ class Gate:
 
     A thread is inside or it is not: entering twice is entering once, and leaving is always
     allowed, so that ``try: enter() ... finally: leave(get_ident())`` is right wherever Ctrl-C
-    comes. For the same reason `leave` is a single call into C, and nobody is woken: who waits,
-    which is rare (a fork, a compaction), looks again after a moment.
+    comes; closing and opening likewise. For the same reason `leave` and `open` are single calls
+    into C, and nobody is woken: who waits, which is rare (a fork, a compaction), looks again after
+    a moment.
     """
 
     def __init__(self, limit: int) -> None:
@@ -192,6 +194,8 @@ class Gate:
         self._mutex = threading.Lock()
         self.leave: Final = self._inside.discard
         """Go out: ``leave(threading.get_ident())``."""
+        self.open: Final = self._closers.discard
+        """Let threads in again that this one kept out: ``open(threading.get_ident())``."""
 
     def enter(self) -> None:
         """Go in; wait while it is closed or `limit` threads are inside."""
@@ -219,17 +223,3 @@ class Gate:
         while self._inside and time.monotonic() < deadline:
             time.sleep(_GATE_PAUSE)
         return not self._inside
-
-    def open(self) -> None:
-        """Let threads in again, as far as it is this thread that keeps it closed."""
-        self._closers.discard(threading.get_ident())
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Closed, with nobody inside, for the length of a block."""
-        thread = threading.get_ident()
-        try:
-            self.close()
-            yield
-        finally:
-            self._closers.discard(thread)

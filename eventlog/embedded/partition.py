@@ -86,7 +86,7 @@ class PartitionView:
     def row_at(self, offset: int) -> Batch | None:
         """The first batch that ends at `offset` or later, by its key."""
         cursor = self._cursor
-        if not cursor.set_range(self.key(offset)):
+        if offset > keys.MAX_OFFSET or not cursor.set_range(self.key(offset)):
             return None
         key = bytes(cursor.key())
         if key[:7] != self._prefix:

@@ -141,8 +141,12 @@ class Environment:
                 return
             _registry.pop(self._key, None)
             self.committer.close()
-            with self.reopening, self.gate.closed():
+            thread = threading.get_ident()
+            try:
+                self.gate.close()
                 self._close()
+            finally:
+                self.gate.open(thread)
             self._control.close()
             self._unlock()
 
@@ -225,9 +229,14 @@ class Environment:
         """
         if not self.users:
             raise ClosedError(f"the log at {self.directory} was closed")
-        with self.reopening, self.gate.closed():
-            self._close()
-            self._open()
+        thread = threading.get_ident()
+        with self.reopening:
+            try:
+                self.gate.close()
+                self._close()
+                self._open()
+            finally:
+                self.gate.open(thread)
 
     def _close(self) -> None:
         if self._lmdb is not None:
@@ -267,17 +276,15 @@ class Environment:
             LogBusyError: every reader slot of the log stayed taken for `lock_timeout` seconds.
         """
         thread = threading.get_ident()
-        transaction = None
         try:
             self.gate.enter()
             transaction = self._begin_read(lock_timeout)
-            return do(transaction)
-        finally:
             try:
-                if transaction is not None:
-                    transaction.abort()
+                return do(transaction)
             finally:
-                self.gate.leave(thread)
+                transaction.abort()
+        finally:
+            self.gate.leave(thread)
 
     def _begin_read(self, lock_timeout: float) -> lmdb.Transaction:
         """Begin reading; the caller is inside the gate, and is so again when this returns."""
@@ -382,7 +389,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     for environment in _registry.values():
-        environment.gate.open()
+        environment.gate.open(threading.get_ident())
         environment.reopening.release()
     _fork_quiet.clear()
     _registry_lock.release()

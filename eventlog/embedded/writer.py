@@ -17,6 +17,7 @@ from eventlog.embedded import keys
 from eventlog.embedded.batch import EncodedBatch, merged
 from eventlog.embedded.partition import PartitionView, Tail
 from eventlog.errors import LogFullError
+from eventlog.positions import LAST_INSTANT_US
 
 if TYPE_CHECKING:
     from eventlog.embedded.storage import Environment
@@ -80,7 +81,7 @@ class Writer:
         free_pages: int | None,
     ) -> None:
         self.environment = environment
-        self.now_us = environment.clock()
+        self.now_us = min(environment.clock(), LAST_INSTANT_US)
         self.changes = 0
         self._transaction = transaction
         self._tails = tails
