@@ -1,4 +1,4 @@
-"""Fixtures of general use: a log on disk, a log in memory, and child processes to break them from."""
+"""Fixtures of general use: logs on disk and in memory, and child processes to break them from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def log_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fast_path() -> Iterator[Path]:
-    """The same in memory, where there is such a place: for who opens or flushes a thousand times."""
+    """The same in memory, where there is such a place: for who flushes a thousand times."""
     parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="eventlog-test-", dir=parent) as directory:
         yield Path(directory) / "log"

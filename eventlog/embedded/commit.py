@@ -59,6 +59,8 @@ MAX_COMMIT_BYTES: Final = 64 * 1024 * 1024
 
 _RESERVE_PAGES: Final = range(64, 1024)
 
+_LOOK_AGAIN_SECONDS: Final = 0.05
+
 _STALE_READER_SECONDS: Final = 1.0
 """How often is looked for slots that killed readers have left in the table."""
 
@@ -107,8 +109,8 @@ class Committer:
         """Take no more work, and wait until what was accepted is done."""
         with self._mutex:
             self._refusal = ClosedError(f"the log at {self._environment.directory} was closed")
-            while self._leader is not None:
-                self._idle.wait()
+            while self._has_leader():
+                self._idle.wait(_LOOK_AGAIN_SECONDS)
 
     def _submit(self, ticket: Ticket[T], timeout: float) -> T:
         deadline = time.monotonic() + timeout
@@ -117,16 +119,24 @@ class Committer:
                 if self._refusal is not None:
                     raise _again(self._refusal)
                 self._queue.append(ticket)
-                if self._leader is None:
+                if not self._has_leader():
                     self._leader = ticket
             if self._leader is not ticket:
                 self._wait(ticket, deadline)
             if not ticket.settled:
                 self._lead(ticket, deadline)
         except BaseException:
-            self._desert(ticket)
+            try:
+                self._desert(ticket)
+            except BaseException:  # Ctrl-C on the way out of a time-out
+                self._desert(ticket)
+                raise
             raise
         return ticket.outcome()
+
+    def _has_leader(self) -> bool:
+        """Whether somebody leads, and was not interrupted on the way out of it."""
+        return self._leader is not None and not self._leader.deserted
 
     # Waiting
 
@@ -170,6 +180,7 @@ class Committer:
 
     def _lead(self, own: Ticket[Any], deadline: float) -> None:
         """Commit what is queued until `own` is settled; then let another go on."""
+        self._recover()
         try:
             while not own.settled:
                 self._step(time.monotonic() if own.committed else deadline)

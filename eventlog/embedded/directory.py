@@ -226,7 +226,7 @@ def refuse_foreign(directory: Path) -> None:
     ours = {f"{CONTROL_NAME}-new", LOCK_NAME}
     for path in directory.iterdir():
         match = _ENVIRONMENT.fullmatch(path.name)
-        if not match and path.name not in ours:
+        if not path.is_file() or (not match and path.name not in ours):
             raise NotALogError(
                 f"{directory} holds no log, but other files ({path.name!r} among them); "
                 "a log is made in a directory of its own"

@@ -133,7 +133,10 @@ class EmbeddedTopic(Topic):
 
     def _refresh(self) -> TopicState:
         """What the topic is now."""
-        return self._log.look(self._look)
+        state = self._log.look(self._look)
+        if state.partitioner is None and self._log.partition_function(state.record.partitioner):
+            self._take_record(state.record, state.stored)  # it was handed in since
+        return self._state
 
     def _gone(self) -> TopicNotFoundError:
         return TopicNotFoundError(

@@ -8,7 +8,6 @@ proves nothing.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -136,7 +135,9 @@ def open_states(
     history: History, directory: Path, seed: int, judge: Judge = kept, **options: int
 ) -> Report:
     scratch = directory.parent / "states"
-    report = check_states(history, checker(OPEN), judge=judge, scratch=scratch, seed=seed, **options)
+    report = check_states(
+        history, checker(OPEN), judge=judge, scratch=scratch, seed=seed, **options
+    )
     print(report)
     return report
 

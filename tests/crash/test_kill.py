@@ -6,12 +6,11 @@ tests that lose power or processes use both.
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import signal
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,7 +35,7 @@ class Label(NamedTuple):
 
     writer: str
     batch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     size: int
 
     def body(self, filler: bytes = b"") -> bytes:
@@ -192,7 +191,7 @@ for thread in range(2):
 
 def kill_writers(children: Iterable[Child], rng: random.Random) -> list[Promise]:
     """Kill one after the other, while those left must go on; what they were promised."""
-    promises = []
+    promises: list[Promise] = []
     for child in children:
         lines = [child.line() for _ in range(rng.randint(1, 60))]
         time.sleep(rng.uniform(0, 0.003))  # not to wait for anything: to choose the moment
@@ -221,7 +220,7 @@ def run_rounds(start: Start, path: Path, durability: str, rounds: int) -> None:
 def require_sound_tree(path: Path) -> None:
     """py-lmdb's own verifier finds no page lost or used twice."""
     (environment,) = path.glob("events-*.mdb")
-    problems = lmdb.verify.verify(str(environment))
+    problems = lmdb.verify.verify(str(environment))  # type: ignore[no-untyped-call]
     assert problems == []
 
 

@@ -1,0 +1,719 @@
+"""Damage: flipped bits in stored batches, files cut short, and what is no log of ours at all.
+
+Bits are flipped in the file of a closed log: the bytes of a chunk are looked up, and searched for
+in the file. What LMDB might die of is opened in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+import pytest
+import xxhash
+
+import eventlog
+from eventlog import CorruptBatchError, NotALogError, Topic, UnsupportedOperationError
+from eventlog.embedded import directory as files
+from eventlog.embedded import keys
+from eventlog.embedded.batch import HEADER_BYTES, Header
+from eventlog.event import StoredEvent
+from eventlog.log import Damage
+
+if TYPE_CHECKING:
+    from tests.conftest import Child, Start
+
+SEED = 20_240_607
+TOPIC = "cars"
+PARTITION = 1
+PAGE_BYTES = 4096
+DATA = "events-1.mdb"
+CONTROL = "eventlog.control"
+LOCK = "eventlog.lock"
+NEW = "eventlog.control-new"
+
+BATCHES = [1, 5, 2, 5, 1]
+"""Events of each append; those of five are long enough for several chunks."""
+LONG_BYTES = 5000
+BIG = (1, 5)
+"""First and last offset of the first long batch."""
+NEXT_OFFSET = sum(BATCHES)
+
+
+class Clock:
+    """Microseconds since 1970, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_us = 1_700_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+def batch_bodies() -> list[list[bytes]]:
+    """The bodies of every append: bytes that stand nowhere twice."""
+    source = random.Random(SEED)
+    return [
+        [source.randbytes(LONG_BYTES if count == 5 else 40) for _ in range(count)]
+        for count in BATCHES
+    ]
+
+
+EXPECTED = [body for bodies in batch_bodies() for body in bodies]
+
+
+def make(path: Path, clock: Clock | None = None) -> None:
+    """A closed log of two partitions, with the batches in the second, nothing compressed."""
+    with eventlog.open(path, clock=clock or Clock()) as log:
+        topic = log.create_topic(TOPIC, partitions=2, compression="none")
+        topic.append(b"elsewhere", partition=0)
+        for bodies in batch_bodies():
+            topic.append_batch(bodies, partition=PARTITION)
+
+
+def row(path: Path, key: bytes) -> bytes | None:
+    """What stands under a key in a closed log."""
+    with (
+        lmdb.open(
+            str(path / DATA), subdir=False, readonly=True, lock=False, lib_version=0
+        ) as environment,
+        environment.begin() as transaction,
+    ):
+        return transaction.get(key)
+
+
+def chunk_key(last_offset: int, chunk: int) -> bytes:
+    return keys.encode_batch_key(1, PARTITION, last_offset, chunk)
+
+
+def chunks(path: Path, last_offset: int) -> list[bytes]:
+    """The chunks of the batch that ends at `last_offset`, as they are stored."""
+    found: list[bytes] = []
+    while (value := row(path, chunk_key(last_offset, len(found)))) is not None:
+        found.append(value)
+    return found
+
+
+def flip(path: Path, chunk: bytes, at: int, bit: int) -> None:
+    """Flip a bit of a stored chunk, in every copy of it that the file has; the log is closed."""
+    data = bytearray((path / DATA).read_bytes())
+    copies = 0
+    place = data.find(chunk)
+    while place >= 0:
+        data[place + at] ^= 1 << bit
+        copies += 1
+        place = data.find(chunk, place + 1)
+    assert copies
+    (path / DATA).write_bytes(data)
+
+
+def damage(path: Path, last_offset: int, chunk: int, at: int, bit: int = 0) -> None:
+    """Flip a bit of a batch in a closed log; a negative chunk or place counts from the end."""
+    stored = chunks(path, last_offset)[chunk]
+    flip(path, stored, at % len(stored), bit)
+
+
+def read_on(
+    topic: Topic, at: int = 0
+) -> tuple[list[tuple[int, bytes]], list[tuple[str, int, int, int]]]:
+    """All that can be read of the partition, and the damage met: topic, partition, offsets."""
+    events: list[tuple[int, bytes]] = []
+    damaged: list[tuple[str, int, int, int]] = []
+    while at < topic.partition_info(PARTITION).next_offset:
+        some, error = attempt(topic, at)
+        if error is not None:
+            place = (error.topic, error.partition, error.first_offset, error.last_offset)
+            assert all(str(part) in str(error) for part in place)
+            assert error.first_offset == at
+            damaged.append(place)
+            at = error.last_offset + 1
+        else:
+            assert some
+            events += [(event.offset, event.body) for event in some]
+            at = some[-1].offset + 1
+    return events, damaged
+
+
+def attempt(topic: Topic, at: int) -> tuple[list[StoredEvent], CorruptBatchError | None]:
+    """What a read returns, or raises."""
+    try:
+        return topic.read(PARTITION, at), None
+    except CorruptBatchError as error:
+        return [], error
+
+
+def without(*lost: tuple[int, int]) -> list[tuple[int, bytes]]:
+    """Offsets and bodies of all events but those of the ranges (first, last)."""
+    return [
+        (offset, body)
+        for offset, body in enumerate(EXPECTED)
+        if not any(first <= offset <= last for first, last in lost)
+    ]
+
+
+def damage_of(found: list[Damage]) -> list[tuple[str, int, int, int]]:
+    assert all(place.reason for place in found)
+    return [place[:4] for place in found]
+
+
+# ---- Flipped bits --------------------------------------------------------------------------------
+
+PLACES = {
+    "version": (0, 0),
+    "codec": (0, 1),
+    "zero": (0, 3),
+    "count": (0, 7),
+    "high byte of count": (0, 4),
+    "enqueued": (0, 15),
+    "sign of enqueued": (0, 8),
+    "position": (0, 23),
+    "stored": (0, 27),
+    "high byte of stored": (0, 24),
+    "raw": (0, 31),
+    "high byte of raw": (0, 28),
+    "payload digest": (0, 32),
+    "header digest": (0, 40),
+    "end of header digest": (0, 47),
+    "first byte of the payload": (0, 48),
+    "end of chunk 0": (0, -1),
+    "beginning of a middle chunk": (2, 0),
+    "middle of a middle chunk": (2, 2000),
+    "end of a middle chunk": (2, -1),
+    "beginning of the last chunk": (-1, 0),
+    "end of the payload": (-1, -1),
+}
+everywhere = pytest.mark.parametrize(("chunk", "at"), PLACES.values(), ids=PLACES)
+
+
+def test_a_long_batch_is_stored_in_the_chunks_the_table_of_places_speaks_of(
+    fast_path: Path,
+) -> None:
+    make(fast_path)
+    stored = chunks(fast_path, BIG[1])
+    assert len(stored) >= 6
+    header = Header.decode(chunk_key(BIG[1], 0), stored[0])
+    assert (header.count, header.codec) == (5, 0)
+    assert sum(map(len, stored)) == HEADER_BYTES + header.stored_bytes
+    assert (fast_path / DATA).read_bytes().count(stored[2]) == 1
+
+
+@everywhere
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_flipped_bit_is_found_by_read_and_by_check_which_name_the_batch(
+    fast_path: Path, chunk: int, at: int, bit: int
+) -> None:
+    make(fast_path)
+    damage(fast_path, BIG[1], chunk, at, bit)
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        assert read_on(log.topic(TOPIC)) == (without(BIG), [(TOPIC, PARTITION, *BIG)])
+        report = log.check()
+        assert not report.ok
+        assert damage_of(report.damaged) == [(TOPIC, PARTITION, *BIG)]
+        assert report.events == 1 + NEXT_OFFSET - 5
+
+
+@everywhere
+def test_what_comes_before_a_damaged_batch_is_returned_first(
+    fast_path: Path, chunk: int, at: int
+) -> None:
+    make(fast_path)
+    damage(fast_path, BIG[1], chunk, at)
+    with eventlog.open(fast_path) as log:
+        topic = log.topic(TOPIC)
+        assert [event.offset for event in topic.read(PARTITION)] == [0]
+        for start in range(BIG[0], BIG[1] + 1):
+            with pytest.raises(CorruptBatchError) as caught:
+                topic.read(PARTITION, start)
+            assert caught.value.last_offset == BIG[1]
+        assert topic.read(PARTITION, BIG[1] + 1, max_events=1)[0].body == EXPECTED[BIG[1] + 1]
+        assert topic.read(0)[0].body == b"elsewhere"
+
+
+@everywhere
+def test_after_damage_in_the_last_batch_appends_go_on_behind_it(
+    fast_path: Path, chunk: int, at: int
+) -> None:
+    make(fast_path)
+    last = NEXT_OFFSET + 4
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        bodies = [random.Random(SEED + 1).randbytes(LONG_BYTES) + bytes([n]) for n in range(5)]
+        log.topic(TOPIC).append_batch(bodies, partition=PARTITION)
+    damage(fast_path, last, chunk, at)
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        topic = log.topic(TOPIC)
+        assert topic.partition_info(PARTITION).next_offset == last + 1
+        assert topic.append(b"behind", partition=PARTITION).offset == last + 1
+        lost = (TOPIC, PARTITION, NEXT_OFFSET, last)
+        assert read_on(topic) == ([*without(), (last + 1, b"behind")], [lost])
+        assert damage_of(log.check().damaged) == [lost]
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        assert log.topic(TOPIC).append(b"again", partition=PARTITION).offset == last + 2
+
+
+@everywhere
+def test_retention_removes_a_damaged_batch_with_those_around_it(
+    fast_path: Path, chunk: int, at: int
+) -> None:
+    clock = Clock()
+    make(fast_path, clock)
+    damage(fast_path, BIG[1], chunk, at)
+    clock.now_us += 3_600_000_000
+    with eventlog.open(fast_path, clock=clock) as log:
+        topic = log.topic(TOPIC)
+        assert topic.append(b"young", partition=PARTITION).offset == NEXT_OFFSET
+        topic.configure(retention=60)
+        assert [event.body for event in topic.read(PARTITION)] == [b"young"]
+        topic.expire()
+        assert log.check().ok
+        assert read_on(topic, NEXT_OFFSET) == ([(NEXT_OFFSET, b"young")], [])
+    for number in range(8):
+        assert row(fast_path, chunk_key(BIG[1], number)) is None
+    assert row(fast_path, chunk_key(NEXT_OFFSET, 0)) is not None
+
+
+def test_every_byte_of_a_header_and_many_of_the_payload_are_covered(fast_path: Path) -> None:
+    """One log; each byte is flipped, looked at, and flipped back."""
+    make(fast_path)
+    source = random.Random(SEED)
+    stored = chunks(fast_path, BIG[1])
+    places = [(0, at) for at in range(HEADER_BYTES)]
+    places += [(chunk, source.randrange(len(stored[chunk]))) for chunk in range(1, len(stored))]
+    places += [(0, source.randrange(HEADER_BYTES, len(stored[0]))) for _ in range(5)]
+    whole = (fast_path / DATA).read_bytes()
+    for chunk, at in places:
+        flip(fast_path, stored[chunk], at, source.randrange(8))
+        with eventlog.open(fast_path, clock=Clock(), read_only=True) as log:
+            found = read_on(log.topic(TOPIC))
+            assert found == (without(BIG), [(TOPIC, PARTITION, *BIG)]), (chunk, at)
+        (fast_path / DATA).write_bytes(whole)
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        assert read_on(log.topic(TOPIC)) == (without(), [])
+
+
+def test_a_damaged_batch_of_a_single_small_event_is_found_too(fast_path: Path) -> None:
+    """It shares its page with others."""
+    make(fast_path)
+    damage(fast_path, 0, 0, -20)
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        assert read_on(log.topic(TOPIC)) == (without((0, 0)), [(TOPIC, PARTITION, 0, 0)])
+
+
+@pytest.mark.parametrize("at", [7, 47, -1], ids=["count", "digest", "payload"])
+def test_check_lists_all_damaged_batches_and_reading_goes_on_behind_each(
+    fast_path: Path, at: int
+) -> None:
+    make(fast_path)
+    for last_offset in (5, 7, 12, 13):
+        damage(fast_path, last_offset, 0, at)
+    lost = [(1, 5), (6, 7), (8, 12), (13, 13)]
+    with eventlog.open(fast_path, clock=Clock()) as log:
+        topic = log.topic(TOPIC)
+        assert damage_of(log.check().damaged) == [(TOPIC, PARTITION, *place) for place in lost]
+        assert topic.append(b"behind", partition=PARTITION).offset == NEXT_OFFSET
+        events, damaged = read_on(topic)
+        assert events == [*without(*lost), (NEXT_OFFSET, b"behind")]
+        assert damaged == [(TOPIC, PARTITION, *place) for place in lost]
+
+
+def test_a_compressed_batch_with_a_flipped_bit_is_never_returned(fast_path: Path) -> None:
+    with eventlog.open(fast_path) as log:
+        topic = log.create_topic(TOPIC, partitions=2)
+        topic.append_batch([b"a car was seen %d" % n for n in range(500)], partition=PARTITION)
+    stored = chunks(fast_path, 499)
+    whole = (fast_path / DATA).read_bytes()
+    assert Header.decode(chunk_key(499, 0), stored[0]).codec == 1
+    source = random.Random(SEED)
+    for _ in range(20):
+        flip(fast_path, stored[0], source.randrange(len(stored[0])), source.randrange(8))
+        with eventlog.open(fast_path, read_only=True) as log:
+            assert read_on(log.topic(TOPIC)) == ([], [(TOPIC, PARTITION, 0, 499)])
+        (fast_path / DATA).write_bytes(whole)
+
+
+def test_a_damaged_record_of_a_topic_is_named_by_check_and_refused_by_topic(
+    fast_path: Path,
+) -> None:
+    make(fast_path)
+    record = row(fast_path, keys.topic_key(TOPIC))
+    assert record is not None
+    flip(fast_path, record, 20, 2)
+    with eventlog.open(fast_path) as log:
+        assert [place.topic for place in log.check().damaged] == [TOPIC]
+        with pytest.raises(NotALogError):
+            log.topic(TOPIC)
+
+
+# ---- What cannot be opened -----------------------------------------------------------------------
+
+OPENER = """
+import json, sys
+import eventlog
+
+for line in sys.stdin:
+    location, options = json.loads(line)
+    try:
+        with eventlog.open(location, **options) as log:
+            assert log.check().ok
+            found = [[t.name, [t.partition_info(p).next_offset for p in range(t.partitions)]]
+                     for t in log.topics()]
+        print(json.dumps(["ok", found]), flush=True)
+    except Exception as error:
+        print(json.dumps([type(error).__name__, str(error)]), flush=True)
+"""
+
+
+class Opener:
+    """Opens logs in a process that may die of it."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    def open(self, path: Path, **options: Any) -> tuple[str, Any]:
+        """``("ok", topics)``, or the name of the error and its message."""
+        self._child.say(json.dumps([str(path), options]))
+        kind, what = json.loads(self._child.line())
+        return kind, what
+
+
+@pytest.fixture
+def opener(start: Start) -> Iterator[Opener]:
+    """One process for all openings of a test; it has survived them all."""
+    child = start(OPENER)
+    yield Opener(child)
+    child.say("no JSON: that ends it")
+    assert child.wait() == 1
+
+
+WHOLE = ("ok", [[TOPIC, [1, NEXT_OFFSET]]])
+
+
+@pytest.fixture
+def dense(fast_path: Path) -> Path:
+    """A closed log whose file has no free pages and nothing behind its last one."""
+    make(fast_path)
+    copy = fast_path.with_name("dense")
+    with eventlog.open(fast_path) as log:
+        log.backup(copy)
+    return copy
+
+
+def entries(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("options", [{}, {"read_only": True}], ids=["to write", "to read"])
+def test_a_truncated_data_file_is_refused_at_any_length_and_not_touched(
+    dense: Path, opener: Opener, options: dict[str, Any]
+) -> None:
+    data = dense / DATA
+    whole = data.read_bytes()
+    assert len(whole) % PAGE_BYTES == 0
+    lengths = [0, 1, 100, 4095, PAGE_BYTES, 2 * PAGE_BYTES - 1, 2 * PAGE_BYTES, 3 * PAGE_BYTES]
+    lengths += [len(whole) // 2, len(whole) - PAGE_BYTES, len(whole) - 1]
+    for length in lengths:
+        data.write_bytes(whole[:length])
+        kind, message = opener.open(dense, **options)
+        assert kind == "NotALogError", (length, message)
+        assert DATA in message, length
+        assert data.read_bytes() == whole[:length]
+    data.write_bytes(whole)
+    assert opener.open(dense, **options) == WHOLE
+
+
+def test_a_data_file_that_is_no_environment_is_refused(dense: Path, opener: Opener) -> None:
+    data = dense / DATA
+    whole = data.read_bytes()
+    for junk in (
+        random.Random(SEED).randbytes(16 * PAGE_BYTES),
+        bytes(16 * PAGE_BYTES),
+        b"SQLite format 3\0" + bytes(PAGE_BYTES * 4 - 16),
+        bytes(2 * PAGE_BYTES) + whole[2 * PAGE_BYTES :],
+    ):
+        data.write_bytes(junk)
+        for read_only in (False, True):
+            kind, message = opener.open(dense, read_only=read_only)
+            assert (kind, DATA in message) == ("NotALogError", True)
+        assert data.read_bytes() == junk
+
+
+def test_a_missing_data_file_is_refused_and_not_made_anew(dense: Path, opener: Opener) -> None:
+    (dense / DATA).unlink()
+    for options in ({}, {"create": False}, {"read_only": True}):
+        kind, message = opener.open(dense, **options)
+        assert (kind, "is missing" in message) == ("NotALogError", True)
+    assert not (dense / DATA).exists()
+
+
+def test_a_directory_in_place_of_the_data_file_is_refused(dense: Path, opener: Opener) -> None:
+    (dense / DATA).unlink()
+    (dense / DATA).mkdir()
+    kind, message = opener.open(dense)
+    assert (kind, DATA in message) == ("NotALogError", True)
+
+
+def test_a_control_file_that_is_damaged_or_none_is_refused_and_nothing_is_touched(
+    dense: Path, opener: Opener
+) -> None:
+    control = (dense / CONTROL).read_bytes()
+    source = random.Random(SEED)
+    damaged = [b"", control[:20], control[:47], bytes(48), source.randbytes(48), b"x" * 4096]
+    for at in [*range(8), *range(11, 48)]:  # 8 to 10 would make it a newer version's
+        flipped = bytearray(control)
+        flipped[at] ^= 1 << source.randrange(1 if at == 11 else 8)
+        damaged.append(bytes(flipped))
+    for data in damaged:
+        (dense / CONTROL).write_bytes(data)
+        before = entries(dense)
+        kind, message = opener.open(dense, read_only=data[-1:] == b"x")
+        assert (kind, CONTROL in message) == ("NotALogError", True), data
+        assert entries(dense) == before
+    (dense / CONTROL).write_bytes(control)
+    assert opener.open(dense) == WHOLE
+
+
+@pytest.mark.parametrize("version", [2, 3, 2**32 - 1])
+@pytest.mark.parametrize("digest", ["right", "wrong"])
+def test_a_newer_format_is_refused_by_name_and_nothing_is_touched(
+    dense: Path, opener: Opener, version: int, digest: str
+) -> None:
+    """Whatever else a newer version writes there, its checksum included."""
+    control = (dense / CONTROL).read_bytes()
+    fields = control[:8] + struct.pack(">I", version) + control[12:40]
+    sum_of = xxhash.xxh3_64_intdigest(fields) ^ (digest == "wrong")
+    (dense / CONTROL).write_bytes(fields + struct.pack(">Q", sum_of))
+    before = entries(dense)
+    for options in ({}, {"create": False}, {"read_only": True}):
+        kind, message = opener.open(dense, **options)
+        assert kind == "FormatVersionError"
+        assert f"format {version}" in message
+        assert "up to 1" in message
+    assert entries(dense) == before
+
+
+def test_an_unknown_durability_in_the_control_file_is_refused(dense: Path, opener: Opener) -> None:
+    control = (dense / CONTROL).read_bytes()
+    fields = control[:12] + struct.pack(">I", 7) + control[16:40]
+    (dense / CONTROL).write_bytes(fields + struct.pack(">Q", xxhash.xxh3_64_intdigest(fields)))
+    kind, message = opener.open(dense)
+    assert (kind, "durability 7" in message) == ("NotALogError", True)
+
+
+def test_a_missing_control_file_beside_commits_is_refused_and_nothing_is_deleted(
+    dense: Path, opener: Opener
+) -> None:
+    control = (dense / CONTROL).read_bytes()
+    (dense / CONTROL).unlink()
+    (dense / "events-2.mdb-copy").write_bytes(b"half")
+    before = entries(dense)
+    kind, message = opener.open(dense)
+    assert kind == "NotALogError"
+    assert CONTROL in message
+    assert DATA in message
+    for options in ({"create": False}, {"read_only": True}):
+        assert opener.open(dense, **options)[0] == "LogNotFoundError"
+    assert entries(dense) == before
+    (dense / CONTROL).write_bytes(control)
+    assert opener.open(dense) == WHOLE
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path, opener: Opener) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+    for options in ({}, {"create": False}, {"read_only": True}):
+        assert opener.open(file, **options)[0] == "NotALogError"
+    assert opener.open(file / "below")[0] == "NotALogError"
+    assert opener.open(file / "below", create=False)[0] == "LogNotFoundError"
+    assert file.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("options", [{"create": False}, {"read_only": True}], ids=str)
+def test_where_no_log_is_none_is_found_and_none_is_made(
+    tmp_path: Path, opener: Opener, options: dict[str, Any]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert opener.open(empty, **options)[0] == "LogNotFoundError"
+    assert opener.open(tmp_path / "nothing", **options)[0] == "LogNotFoundError"
+    assert list(tmp_path.rglob("*")) == [empty]
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "events-1.mdb.bak", "events-x.mdb", "data.mdb", ".hidden", "sub/file"]
+)
+def test_no_log_is_made_among_foreign_files(tmp_path: Path, opener: Opener, name: str) -> None:
+    foreign = tmp_path / "foreign"
+    (foreign / name).parent.mkdir(parents=True)
+    (foreign / name).write_bytes(b"mine")
+    kind, message = opener.open(foreign)
+    assert kind == "NotALogError"
+    assert name.partition("/")[0] in message
+    assert opener.open(foreign, create=False)[0] == "LogNotFoundError"
+    assert entries(foreign) == {name: b"mine"}
+
+
+def test_no_log_is_made_beside_a_directory_that_is_called_like_an_environment(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / DATA).mkdir()
+    with pytest.raises(NotALogError):
+        eventlog.open(tmp_path)
+
+
+# ---- Network file systems ------------------------------------------------------------------------
+
+
+def mounts_file(directory: Path, kind: str, *, device: str = "") -> Path:
+    """A /proc/self/mountinfo where `directory` is on a file system of that kind."""
+    number = directory.stat().st_dev
+    device = device or f"{os.major(number)}:{os.minor(number)}"
+    mounts = directory / "mountinfo"
+    mounts.write_text(
+        "22 1 0:999 / /proc rw,nosuid - proc proc rw\n"
+        f"36 35 {device} /root /mnt/a\\040b rw,noatime master:1 shared:2 - {kind} host:/dir rw\n"
+    )
+    return mounts
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs"])
+def test_a_network_file_system_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match=rf"\({kind}\)"):
+        files.refuse_network(tmp_path, mounts_file(tmp_path, kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "device"), [("ext4", ""), ("tmpfs", ""), ("fuse.other", ""), ("nfs4", "0:998")]
+)
+def test_a_local_file_system_is_not_refused(tmp_path: Path, kind: str, device: str) -> None:
+    files.refuse_network(tmp_path, mounts_file(tmp_path, kind, device=device))
+
+
+def test_where_the_system_names_no_mounts_nothing_is_refused(tmp_path: Path) -> None:
+    files.refuse_network(tmp_path, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_open_refuses_a_log_on_a_network_file_system(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    log_path.mkdir()
+    mounts = mounts_file(log_path.parent, "nfs4")
+    assert log_path.stat().st_dev == log_path.parent.stat().st_dev
+    monkeypatch.setattr(files.refuse_network, "__defaults__", (mounts,))
+    with pytest.raises(UnsupportedOperationError, match="network file system"):
+        eventlog.open(log_path, read_only=read_only)
+    assert list(log_path.iterdir()) == []
+
+
+# ---- Killed while it was made --------------------------------------------------------------------
+
+
+def fresh_environment(path: Path) -> None:
+    """What creation leaves before the control file: an environment without commits."""
+    with lmdb.open(str(path), subdir=False, map_size=2**20, lib_version=0):
+        pass
+
+
+def control_bytes() -> bytes:
+    return files.Control("disk", 1, uuid.UUID(int=1)).encode()
+
+
+STEPS = [
+    "directory",
+    "lock",
+    "empty environment",
+    "fresh environment",
+    "half control",
+    "whole control",
+]
+
+
+def leave(path: Path, step: str) -> None:
+    """What is there when whoever makes a log at `path` is killed after that step."""
+    done = STEPS[: STEPS.index(step) + 1]
+    path.mkdir()
+    if "lock" in done:
+        (path / LOCK).touch()
+    if "empty environment" in done:
+        (path / DATA).touch()
+        (path / f"{DATA}-lock").touch()
+    if "fresh environment" in done:
+        (path / DATA).unlink()
+        fresh_environment(path / DATA)
+    if "half control" in done:
+        (path / NEW).write_bytes(control_bytes()[:20])
+    if "whole control" in done:
+        (path / NEW).write_bytes(control_bytes())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_a_killed_creation_left_is_no_log_but_is_made_into_one(
+    fast_path: Path, opener: Opener, step: str
+) -> None:
+    leave(fast_path, step)
+    for options in ({"create": False}, {"read_only": True}):
+        assert opener.open(fast_path, **options)[0] == "LogNotFoundError"
+    assert opener.open(fast_path) == ("ok", [])
+    make(fast_path)
+    assert opener.open(fast_path, create=False) == WHOLE
+    assert not (fast_path / NEW).exists()
+
+
+CREATOR = """
+import os, pathlib, sys
+import eventlog
+from eventlog.embedded import directory, storage
+
+path, step = sys.argv[1:]
+def die(*_, **__):
+    os._exit(9)
+if step == "write":
+    directory._write_durably = die
+elif step == "rename":
+    pathlib.Path.rename = die
+elif step == "sync":
+    directory.sync_directory = die
+else:
+    assert hasattr(storage, step)
+    setattr(storage, step, die)
+eventlog.open(path)
+"""
+
+
+@pytest.mark.parametrize("step", ["_allocate_lock_file", "_open_lmdb", "write", "rename", "sync"])
+def test_a_creation_killed_at_any_step_leaves_a_log_or_what_is_made_into_one(
+    fast_path: Path, opener: Opener, start: Start, step: str
+) -> None:
+    assert start(CREATOR, fast_path, step).wait() == 9
+    left = files.read_control(fast_path)
+    assert (left is None) == (step != "sync")
+    assert opener.open(fast_path) == ("ok", [])
+    make(fast_path)
+    assert opener.open(fast_path, create=False) == WHOLE
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_leftovers_of_creation_do_not_make_foreign_files_ours(
+    fast_path: Path, opener: Opener, step: str
+) -> None:
+    leave(fast_path, step)
+    (fast_path / "notes.txt").write_bytes(b"mine")
+    before = entries(fast_path)
+    assert opener.open(fast_path)[0] == "NotALogError"
+    assert entries(fast_path) == before
+
+
+def test_a_copy_of_a_closed_log_made_by_other_means_opens_elsewhere(
+    fast_path: Path, opener: Opener
+) -> None:
+    make(fast_path)
+    copy = fast_path.with_name("copy")
+    shutil.copytree(fast_path, copy)
+    assert opener.open(copy, create=False) == WHOLE
