@@ -262,9 +262,9 @@ def test_what_retention_trimmed_and_left_is_the_same_after_a_cut(
     directory: Path, seed: int
 ) -> None:
     with eventlog.open(directory / "log") as log:
-        log.create_topic(TOPIC, partitions=1, retention_bytes=25_000)
+        log.create_topic(TOPIC, partitions=1, retention_bytes=5_000)
     with eventlog.open("memory:") as log:
-        topic = log.create_topic(TOPIC, partitions=1, retention_bytes=25_000)
+        topic = log.create_topic(TOPIC, partitions=1, retention_bytes=5_000)
         rng = random.Random("one")
         beginnings = {0: 0}
         for batch in range(15):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-import xxhash
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -177,12 +177,12 @@ def test_a_column_in_which_nothing_stands_takes_one_byte() -> None:
 
 def test_compression_is_used_only_where_it_makes_a_batch_smaller() -> None:
     """What zstd cannot shrink, and what is too small to try, is stored as it is."""
-    noise = xxhash.xxh3_128_digest(b"1") * 16
+    noise = random.Random(1).randbytes(1000)
     alike = Row(b"the same " * 100)
     assert [batch.codec for batch in encoded([alike])] == [1]
     assert [batch.codec for batch in encoded([alike], compress=False)] == [0]
     assert [batch.codec for batch in encoded([Row(b"tiny")])] == [0]
-    (kept,) = encoded([Row(noise[:16]), Row(noise[16:32])])
+    (kept,) = encoded([Row(noise)])
     assert kept.codec == 0
     assert kept.raw_bytes == len(kept.payload)
 
@@ -199,6 +199,16 @@ def test_a_large_append_becomes_batches_of_about_equal_size() -> None:
     counts = [batch.count for batch in batches]
     assert sum(counts) == 1000
     assert max(counts) - min(counts) < len(batches)
+    again = [row for batch in batches for row in rows_of(opened(stored(batch)), 0, batch.count)]
+    assert again == rows
+
+
+@pytest.mark.parametrize("size", [30_000, 70_000, 100_000])
+@pytest.mark.parametrize("count", range(2, 12))
+def test_no_event_is_lost_where_an_append_is_cut(count: int, size: int) -> None:
+    """Whether the last batch is as full as the others or holds a single event."""
+    rows = [Row(b"%02d" % number + bytes(size), str(number)) for number in range(count)]
+    batches = encoded(rows)
     again = [row for batch in batches for row in rows_of(opened(stored(batch)), 0, batch.count)]
     assert again == rows
 

@@ -278,18 +278,24 @@ class LogMachine(RuleBasedStateMachine):
         number=NUMBERS,
         retention=st.none() | RETENTIONS.map(lambda seconds: (seconds,)),
         retention_bytes=st.none() | RETENTION_BYTES.map(lambda size: (size,)),
+        exactly=st.booleans(),
         max_event_bytes=st.sampled_from([None, 30, 2**20, 2**23]),
         compression=st.none() | COMPRESSIONS,
     )
     def configure(
         self,
+        *,
         number: int,
         retention: tuple[int | None] | None,
         retention_bytes: tuple[int | None] | None,
+        exactly: bool,
         max_event_bytes: int | None,
         compression: str | None,
     ) -> None:
-        """Options are None where they shall not be given, and tuples where None is a value."""
+        """Options are None where they shall not be given, and tuples where None is a value.
+
+        With `exactly` a size is given as much as the last few batches of a partition have.
+        """
         _, topic, handle = self.pick(number)
         changes: dict[str, Any] = {}
         if retention is not None:
@@ -297,7 +303,11 @@ class LogMachine(RuleBasedStateMachine):
             changes["retention"] = seconds
             topic.retention_us = None if seconds is None else seconds * SECOND
         if retention_bytes is not None:
-            (changes["retention_bytes"],) = (topic.retention_bytes,) = retention_bytes
+            (size,) = retention_bytes
+            cuts = topic.partitions[number % len(topic.partitions)].cuts
+            if exactly and size is not None and cuts:
+                size = cuts[-1].end - cuts[-1 - number % min(len(cuts), 5)].begin
+            changes["retention_bytes"] = topic.retention_bytes = size
         if max_event_bytes is not None:
             changes["max_event_bytes"] = topic.max_event_bytes = max_event_bytes
         if compression is not None:
@@ -537,6 +547,26 @@ class LogMachine(RuleBasedStateMachine):
     @rule(step=STEPS)
     def turn_the_clock_back(self, step: int) -> None:
         self.now_us = max(self.now_us - step, BEGIN_US - 60 * SECOND)
+
+    @rule(number=NUMBERS, shown_again=st.sampled_from(["by the clock", "by configuring", ""]))
+    def begin_to_remove(self, number: int, shown_again: str) -> None:
+        """A batch that takes several commits to remove expires; one removes a part of it."""
+        _, topic, handle = self.pick(number)
+        if topic.max_event_bytes < 2**22:
+            handle.configure(max_event_bytes=2**22)
+            topic.max_event_bytes = 2**22
+        handle.configure(retention=10)
+        topic.retention_us = 10 * SECOND
+        partition = number % len(topic.partitions)
+        for body in (random.Random(number).randbytes(3_000_000), b"", b"small"):
+            event = Event(body)
+            self.appended(topic, [event], [handle.append(body, partition=partition)], partition)
+            self.now_us += 5 * SECOND
+        if shown_again == "by the clock":
+            self.now_us -= 10 * SECOND
+        elif shown_again == "by configuring":
+            handle.configure(retention=None)
+            topic.retention_us = None
 
     @rule(number=NUMBERS)
     def expire(self, number: int) -> None:
