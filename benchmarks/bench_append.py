@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -37,6 +37,16 @@ def test_appends_while_the_file_grows(
     record(name, **found._asdict(), note=_per_call(found, count))
 
 
+@pytest.mark.parametrize("count", [1000, 10_000])
+def test_appends_without_compression(
+    benchmark: Benchmark, record: Record, directory: Path, count: int
+) -> None:
+    """Like for like: the raw file's bytes are not compressed either."""
+    with eventlog.open(directory / "log") as log:
+        found = _appends(benchmark, log, directory, count, "none")
+    record(f"append-{count}-uncompressed", **found._asdict(), note=_per_call(found, count))
+
+
 def test_appends_that_reuse_freed_pages(
     benchmark: Benchmark, record: Record, directory: Path
 ) -> None:
@@ -49,8 +59,14 @@ def test_appends_that_reuse_freed_pages(
     record("append-1000-reusing", **found._asdict(), note=note)
 
 
-def _appends(benchmark: Benchmark, log: EventLog, directory: Path, count: int) -> Comparison:
-    topic = log.create_topic("events")
+def _appends(
+    benchmark: Benchmark,
+    log: EventLog,
+    directory: Path,
+    count: int,
+    compression: Literal["zstd", "none"] = "zstd",
+) -> Comparison:
+    topic = log.create_topic("events", compression=compression)
     calls = _CALLS[count]
     raw = RawFile(directory / "raw")
     ours = (

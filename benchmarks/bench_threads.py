@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
+
+import pytest
 
 import eventlog
 from benchmarks.measure import Benchmark, Record, Side, calls_of, compare
@@ -17,18 +19,27 @@ _BATCHES_EACH: Final = 20
 _EVENTS_EACH: Final = 20
 
 
-def test_four_threads_with_batches(benchmark: Benchmark, record: Record, directory: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "compression"), [("threads-4", "zstd"), ("threads-4-uncompressed", "none")]
+)
+def test_four_threads_with_batches(
+    benchmark: Benchmark,
+    record: Record,
+    directory: Path,
+    name: str,
+    compression: Literal["zstd", "none"],
+) -> None:
     """Four threads append batches of 1000; one writer writes as many to a raw file."""
     raw = RawFile(directory / "raw")
     with eventlog.open(directory / "log") as log:
-        topic = log.create_topic("events")
+        topic = log.create_topic("events", compression=compression)
         each = calls_of(topic.append_batch, batches(1000), _BATCHES_EACH)
         theirs = calls_of(raw.append, joined(batches(1000)), 4 * _BATCHES_EACH)
         events = 4 * _BATCHES_EACH * 1000
         with on_threads(4, each) as ours:
             found = compare(benchmark, Side(ours, events), Side(theirs, events))
     raw.close()
-    record("threads-4", **found._asdict(), note=f"{len(found.rounds)} rounds")
+    record(name, **found._asdict(), note=f"{len(found.rounds)} rounds")
 
 
 def test_sixteen_threads_with_events(benchmark: Benchmark, record: Record, directory: Path) -> None:

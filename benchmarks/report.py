@@ -74,10 +74,18 @@ SPECS: Final[Mapping[str, Spec]] = {
         "append_batch, 1000 events, reusing pages", _RATE, at_least=0.6, aim=AIM
     ),
     "append-10000": Spec("append_batch, 10,000 events", _RATE, at_least=0.6, aim=AIM),
+    "append-1000-uncompressed": Spec(
+        "... 1000 events, growing, uncompressed", _RATE, at_least=0.5, aim=AIM
+    ),
+    "append-10000-uncompressed": Spec(
+        "... 10,000 events, uncompressed", _RATE, at_least=0.6, aim=AIM
+    ),
     "threads-4": Spec("4 threads, 1000 events each call", _RATE, at_least=0.8, aim=AIM),
+    "threads-4-uncompressed": Spec("... uncompressed", _RATE, at_least=0.8, aim=AIM),
     "threads-16": Spec("16 threads, 1 event each call, to 1 thread", _RATE, at_least=5.0),
     "read-events": Spec("reading Event objects", _RATE, at_least=2.0),
     "read-bodies": Spec("reading bodies", _RATE, at_least=2.0),
+    "read-events-uncompressed": Spec("reading Event objects, uncompressed", _RATE, at_least=2.0),
     "read-memory": Spec("a reader's memory, all read to 1/10 read", "MB", at_most=1.1),
     "growth-append": Spec("append rate, large log to small", _RATE, at_least=0.9),
     "open-large": Spec("opening the large log", "ms", at_most=1.0),
