@@ -59,8 +59,6 @@ MAX_COMMIT_BYTES: Final = 64 * 1024 * 1024
 
 _RESERVE_PAGES: Final = range(64, 1024)
 
-_LOOK_AGAIN_SECONDS: Final = 0.05
-
 _STALE_READER_SECONDS: Final = 1.0
 """How often is looked for slots that killed readers have left in the table."""
 
@@ -109,8 +107,8 @@ class Committer:
         """Take no more work, and wait until what was accepted is done."""
         with self._mutex:
             self._refusal = ClosedError(f"the log at {self._environment.directory} was closed")
-            while self._has_leader():
-                self._idle.wait(_LOOK_AGAIN_SECONDS)
+            while self._leader is not None:
+                self._idle.wait()
 
     def _submit(self, ticket: Ticket[T], timeout: float) -> T:
         deadline = time.monotonic() + timeout
@@ -119,7 +117,7 @@ class Committer:
                 if self._refusal is not None:
                     raise _again(self._refusal)
                 self._queue.append(ticket)
-                if not self._has_leader():
+                if self._leader is None:
                     self._leader = ticket
             if self._leader is not ticket:
                 self._wait(ticket, deadline)
@@ -133,10 +131,6 @@ class Committer:
                 raise
             raise
         return ticket.outcome()
-
-    def _has_leader(self) -> bool:
-        """Whether somebody leads, and was not interrupted on the way out of it."""
-        return self._leader is not None and not self._leader.deserted
 
     # Waiting
 
@@ -180,7 +174,6 @@ class Committer:
 
     def _lead(self, own: Ticket[Any], deadline: float) -> None:
         """Commit what is queued until `own` is settled; then let another go on."""
-        self._recover()
         try:
             while not own.settled:
                 self._step(time.monotonic() if own.committed else deadline)

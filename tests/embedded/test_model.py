@@ -584,10 +584,15 @@ class LogMachine(RuleBasedStateMachine):
 
     # The log as a whole
 
-    @rule()
-    def reopen(self) -> None:
-        self.log.close()
+    @rule(overlap=st.booleans())
+    def reopen(self, overlap: bool) -> None:
+        """Close it and open it again, or open it once more and close the first."""
+        first = self.log
+        if not overlap:
+            first.close()
         self.log = self.open()
+        if overlap:
+            first.close()
         self.find_topics()
         self.compare_all()
 
@@ -784,7 +789,7 @@ def test_the_engine_does_what_the_model_does() -> None:
     """Whatever is done to a log, it holds and returns what a list per partition would."""
     run_state_machine_as_test(
         LogMachine,
-        settings=settings(COMMON, derandomize=True, max_examples=400, stateful_step_count=40),
+        settings=settings(COMMON, derandomize=True, max_examples=600, stateful_step_count=40),
     )
 
 
