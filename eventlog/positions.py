@@ -57,16 +57,24 @@ def parse(position: object, now_us: int) -> Anchor | int | datetime:
     if isinstance(position, datetime):
         return aware(position)
     raise TypeError(
-        "a position is an offset, a datetime, a string, EARLIEST or LATEST, "
+        "a position is an offset, a datetime, a string like '-1h', EARLIEST, LATEST, or a mapping "
+        "from partitions to these, "
         f"not {type(position).__name__}: {position!r:.80}"
     )
 
 
 def of_partition(position: object, partition: int, missing: Anchor | None) -> object:
-    """The position a mapping gives for `partition`, or `missing`; others are for all partitions."""
-    if isinstance(position, Mapping):
-        return position.get(partition, missing)
-    return position
+    """The position a mapping gives for `partition`, or `missing`; others are for all partitions.
+
+    Raises:
+        TypeError: a key of the mapping is no number of a partition: JSON makes strings of them.
+    """
+    if not isinstance(position, Mapping):
+        return position
+    for key in position:
+        if isinstance(key, bool) or not isinstance(key, int):
+            raise TypeError(f"positions are given by partition, an int, not {key!r:.80}")
+    return position.get(partition, missing)
 
 
 def _parse_text(text: str, now_us: int) -> Anchor | datetime:
@@ -93,7 +101,7 @@ def aware(when: datetime) -> datetime:
         ValueError: it has no timezone.
     """
     if when.tzinfo is None:
-        raise ValueError(f"{when.isoformat()} has no timezone: which instant is it?")
+        raise ValueError(f"{when.isoformat()} has no timezone; UTC would be {when.isoformat()}Z")
     try:
         return when.astimezone(UTC)
     except OverflowError:

@@ -44,13 +44,15 @@ JSON_REST_BYTES: Final = 2**20
     type=click.Choice(["lines", "json"]),
     default="lines",
     show_default=True,
-    help="lines: a line is a body. json: a line is an event as 'read --format json' prints it.",
+    help="lines: a line, without its newline, is a body, an empty one too. json: a line is an "
+    "event as 'read --format json' prints it.",
 )
 @click.option("--key", metavar="KEY", help="The key of events that have none of their own.")
 @click.option(
     "--key-field",
     metavar="FIELD",
-    help="lines: each is a JSON object, and this field of it is the key.",
+    help="lines: each is a JSON object, and this field of it is the key; where it is missing or "
+    "null, --key is, or there is none.",
 )
 @click.option(
     "--partition", metavar="N", type=int, help="Where all events go; otherwise their keys decide."

@@ -93,7 +93,7 @@ def position(text: str) -> Anchor | int | datetime:
     try:
         return parse(text, time.time_ns() // 1000)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; or an offset") from None
+        raise click.BadParameter(f"{error} (or an offset)") from None
 
 
 def text_property(text: str) -> tuple[str, str]:

@@ -147,9 +147,11 @@ def _range(
     beginning = view.beginning(retention, tail)
     start = _offset(view, wanted.start, beginning, tail)
     if not beginning <= start <= tail.next_offset:
+        there = f"has offsets {beginning} to {tail.next_offset - 1}"
         raise OffsetOutOfRangeError(
-            f"partition {view.partition} of topic {topic!r} has offsets {beginning} to "
-            f"{tail.next_offset - 1} and goes on at {tail.next_offset}: there is no offset {start}",
+            f"partition {view.partition} of topic {topic!r} "
+            f"{there if beginning < tail.next_offset else 'is empty'} and goes on at "
+            f"{tail.next_offset}: there is no offset {start}",
             offset=start,
             beginning_offset=beginning,
             next_offset=tail.next_offset,

@@ -56,7 +56,8 @@ def retention_us(value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
         raise TypeError(
-            f"retention is seconds, a timedelta or None, not {type(value).__name__}: {value!r:.80}"
+            "retention is seconds, a timedelta (timedelta(days=7)) or None, "
+            f"not {type(value).__name__}: {value!r:.80}"
         )
     try:
         length = value if isinstance(value, timedelta) else timedelta(seconds=value)

@@ -17,18 +17,19 @@ __all__ = ["create"]
 @click.command
 @common_options
 @click.argument("name")
-@click.option(
-    "--partitions", metavar="N", type=int, default=4, show_default=True, help="1 to 10,000."
-)
+@click.option("--partitions", metavar="N", type=int, help="1 to 10,000; 4 unless given.")
 @setting_options
 @click.option(
     "--partitioner",
     type=click.Choice(["eventhubs", "kafka"]),
-    default="eventhubs",
-    show_default=True,
-    help="Whose hash places keys on partitions.",
+    help="Whose hash places keys on partitions; eventhubs unless given.",
 )
-@click.option("--exist-ok", is_flag=True, help="Leave a topic alone that is there already.")
+@click.option(
+    "--exist-ok",
+    is_flag=True,
+    help="Leave a topic alone that is there already; an error only if it has other partitions, or "
+    "another partitioner, than are given.",
+)
 @click.option(
     "--durability",
     type=click.Choice(["disk", "process"]),
@@ -41,16 +42,16 @@ def create(
     /,
     *,
     name: str,
-    partitions: int,
-    partitioner: Literal["eventhubs", "kafka"],
+    partitions: int | None,
+    partitioner: Literal["eventhubs", "kafka"] | None,
     exist_ok: bool,
     durability: Literal["disk", "process"] | None,
     **settings: Any,
 ) -> None:
     """Make the topic NAME; and the log, if it is not there."""
+    given = {"partitions": partitions, "partitioner": partitioner}
     chosen = {
-        "partitions": partitions,
-        "partitioner": partitioner,
+        **{name: value for name, value in given.items() if value is not None},
         **given_settings(**settings),
     }
     with invocation.open_log(create=True, durability=durability) as log:
@@ -65,6 +66,8 @@ def _create(log: EventLog, name: str, chosen: dict[str, Any], *, exist_ok: bool)
     except TopicExistsError:
         if not exist_ok:
             raise
-        log.create_topic(name, **chosen, exist_ok=True)
+        there = log.topic(name)
+        same = {"partitions": there.partitions, "partitioner": there.partitioner}
+        log.create_topic(name, **{**same, **chosen}, exist_ok=True)
         return "exists"
     return "created"
