@@ -29,7 +29,7 @@ from eventlog import (
     PartitionNotFoundError,
     Topic,
 )
-from eventlog.embedded import batch, directory, settings, storage
+from eventlog.embedded import batch, directory, opening, settings, storage
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.keys import MAX_OFFSET
 from eventlog.event import MAX_KEY_BYTES, MAX_PROPERTIES_BYTES, MAX_PROPERTY_NAME_BYTES
@@ -533,13 +533,13 @@ def test_so_many_threads_may_read_at_once_and_one_more_when_one_has_ended(
             gate.leave(thread)
 
 
-@limit("reader_slots", storage.MAX_READERS)
+@limit("reader_slots", opening.MAX_READERS)
 def test_a_log_has_a_slot_for_each_read_of_all_processes() -> None:
     with eventlog.open("memory:", lock_timeout=0) as log:
         topic = log.create_topic("t", partitions=1)
         environment = embedded(log).environment.lmdb
         with contextlib.ExitStack() as stack:
-            for _ in range(storage.MAX_READERS - 1):
+            for _ in range(opening.MAX_READERS - 1):
                 stack.enter_context(environment.begin())
             assert topic.read(0) == []
             stack.enter_context(environment.begin())
@@ -548,17 +548,17 @@ def test_a_log_has_a_slot_for_each_read_of_all_processes() -> None:
         assert topic.read(0) == []
 
 
-@limit("map_size", storage.MIN_MAP_BYTES, storage.MAX_MAP_BYTES, DEFAULT_MAP_BYTES)
+@limit("map_size", opening.MIN_MAP_BYTES, opening.MAX_MAP_BYTES, DEFAULT_MAP_BYTES)
 def test_a_log_grows_up_to_its_map_size(log_path: Path) -> None:
-    for wrong in (0, -1, storage.MIN_MAP_BYTES - 1, storage.MAX_MAP_BYTES + 1, 2**64):
+    for wrong in (0, -1, opening.MIN_MAP_BYTES - 1, opening.MAX_MAP_BYTES + 1, 2**64):
         with refused(ValueError):
             eventlog.open(log_path, map_size=wrong)
-    with eventlog.open(log_path, map_size=storage.MIN_MAP_BYTES) as log:
+    with eventlog.open(log_path, map_size=opening.MIN_MAP_BYTES) as log:
         topic = log.create_topic("t", partitions=1, compression="none")
         with refused(LogFullError, topic):
             topic.append(bytes(DEFAULT_EVENT_BYTES))
         assert topic.append(b"small").offset == 0
-    with eventlog.open(log_path, map_size=storage.MAX_MAP_BYTES) as log:
+    with eventlog.open(log_path, map_size=opening.MAX_MAP_BYTES) as log:
         assert log.topic("t").append(bytes(DEFAULT_EVENT_BYTES)).offset == 1
 
 

@@ -25,8 +25,9 @@ from eventlog.embedded.catalog import (
 )
 from eventlog.embedded.check import check_log
 from eventlog.embedded.copies import backup, compact
+from eventlog.embedded.opening import MAX_MAP_BYTES, MIN_MAP_BYTES
 from eventlog.embedded.retention import remove_deleted
-from eventlog.embedded.storage import MAX_MAP_BYTES, MIN_MAP_BYTES, Environment, Options
+from eventlog.embedded.storage import Environment, Options
 from eventlog.embedded.ticket import Work
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.embedded.writer import STEP_ROWS, Writer

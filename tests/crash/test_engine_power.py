@@ -406,8 +406,8 @@ def join_and_settle(self, group):
 commit.Committer._join = join_and_settle
 """
 NEVER_FLUSHES: Final = """
-open_lmdb = storage._open_lmdb
-storage._open_lmdb = lambda *args, synced, **options: open_lmdb(*args, synced=False, **options)
+open_lmdb = storage.open_lmdb
+storage.open_lmdb = lambda *args, synced, **options: open_lmdb(*args, synced=False, **options)
 """
 
 

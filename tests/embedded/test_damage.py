@@ -669,7 +669,7 @@ def test_what_a_killed_creation_left_is_no_log_but_is_made_into_one(
 CREATOR = """
 import os, pathlib, sys
 import eventlog
-from eventlog.embedded import directory, storage
+from eventlog.embedded import directory, opening, storage
 
 path, step = sys.argv[1:]
 def die(*_, **__):
@@ -680,14 +680,16 @@ elif step == "rename":
     pathlib.Path.rename = die
 elif step == "sync":
     directory.sync_directory = die
+elif step == "open":
+    storage.open_lmdb = die
 else:
-    assert hasattr(storage, step)
-    setattr(storage, step, die)
+    assert hasattr(opening, step)
+    setattr(opening, step, die)
 eventlog.open(path)
 """
 
 
-@pytest.mark.parametrize("step", ["_allocate_lock_file", "_open_lmdb", "write", "rename", "sync"])
+@pytest.mark.parametrize("step", ["_allocate_lock_file", "open", "write", "rename", "sync"])
 def test_a_creation_killed_at_any_step_leaves_a_log_or_what_is_made_into_one(
     fast_path: Path, opener: Opener, start: Start, step: str
 ) -> None:
