@@ -318,8 +318,6 @@ class EmbeddedTopic(Topic):
         settings.check_count(max_events, "max_events", 2**62)
         settings.check_bytes(max_bytes, "max_bytes")
         now_us = self._log.now_us()
-        self._check_mapping(start)
-        self._check_mapping(end)
         stop = of_partition(end, partition, None)
         wanted = Wanted(
             parse(of_partition(start, partition, EARLIEST), now_us),
@@ -337,13 +335,6 @@ class EmbeddedTopic(Topic):
                 break
             events += more
         return events
-
-    def _check_mapping(self, position: object) -> None:
-        """A mapping must name partitions that are there; those it leaves out are `EARLIEST`."""
-        if isinstance(position, Mapping):
-            for named in position:
-                if isinstance(named, int) and named >= self.partitions:
-                    check_partition(self._refresh().record, named)
 
     def _fetch(self, partition: int, now_us: int, wanted: Wanted) -> list[StoredEvent]:
         def find(transaction: lmdb.Transaction) -> Fetched:
