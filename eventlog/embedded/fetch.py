@@ -128,6 +128,8 @@ def fetch(view: PartitionView, topic: str, retention: Retention, wanted: Wanted)
     """
     start, stop = _range(view, topic, retention, wanted)
     batches, damage = _collect(view, topic, start, stop, wanted.max_bytes)
+    if start < stop and not batches and damage is None:
+        damage = corrupt((topic, view.partition), start, stop - 1, "they are missing")
     return Fetched(topic, view.partition, start, stop, wanted.max_bytes, batches, damage)
 
 

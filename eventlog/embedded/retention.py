@@ -38,7 +38,8 @@ def trim(
             view.key(batch.filed_under), view.key(batch.filed_under + 1), most_rows
         )
         if not removed:
-            return Removed(end - begin, more=True)
+            # The step is full; or the row stands where its damaged key does not find it, and stays.
+            return Removed(end - begin, more=most_rows <= 0 or not writer.may_remove)
         most_rows -= removed
         end = batch.last_offset + 1
         _keep_floor(writer, view, keys.floor_key(topic_id, partition), batch, tail)

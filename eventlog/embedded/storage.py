@@ -273,6 +273,11 @@ class Environment:
             transaction = self._begin_read(lock_timeout)
             try:
                 return do(transaction)
+            except (lmdb.Error, SystemError) as error:  # py-lmdb's, of a damaged tree
+                raise EventLogError(
+                    f"reading at {self.directory} failed ({error!r}): the file is damaged; restore "
+                    "it from a backup"
+                ) from error
             finally:
                 transaction.abort()
         finally:

@@ -127,6 +127,11 @@ class Writer:
                 return key
         return None
 
+    @property
+    def may_remove(self) -> bool:
+        """Whether the commit may still remove a row."""
+        return self._removable > 0
+
     def is_empty(self, first: bytes, behind: bytes) -> bool:
         """Whether no row is from `first` up to `behind`."""
         return not self._cursor.set_range(first) or bytes(self._cursor.key()) >= behind
