@@ -800,5 +800,5 @@ def test_the_engine_does_what_the_model_does_whatever_the_seed() -> None:
     print(f"MODEL_SEED={number}")
     run_state_machine_as_test(
         seed(number)(LogMachine),
-        settings=settings(COMMON, max_examples=2_000, stateful_step_count=80, print_blob=True),
+        settings=settings(COMMON, max_examples=1_000, stateful_step_count=80, print_blob=True),
     )

@@ -771,7 +771,7 @@ def use_and_close(name: str, path: str) -> None:
 
 def wait_for_the_log(name: str, path: str) -> None:
     """Interrupt a use that has to wait for another process; the lock must go to who wants it."""
-    log = eventlog.open(path, lock_timeout=0.01)
+    log = eventlog.open(path, lock_timeout=0.05)
     topic = log.create_topic("t", partitions=1)
     holder, third = Child(HOLDER, path), Child(APPENDER, path)
     assert (holder.line(), third.line()) == ("held", "ready")
@@ -919,6 +919,18 @@ log.close()
 )
 
 
+def lines_until(child: Child, beginning: str) -> list[str]:
+    """Lines up to the first that begins like that; fails if others come and come."""
+    deadline = time.monotonic() + PATIENCE
+    lines = [child.line()]
+    while not lines[-1].startswith(beginning):
+        if time.monotonic() > deadline:
+            child.send(signal.SIGABRT)  # faulthandler says where its threads are
+            raise AssertionError(f"no {beginning!r} in {len(lines)} lines, {lines[-3:]}")
+        lines.append(child.line())
+    return lines
+
+
 def test_ctrl_c_at_random_moments_loses_nothing_and_doubles_nothing(
     log_path: Path, start: Start
 ) -> None:
@@ -926,15 +938,13 @@ def test_ctrl_c_at_random_moments_loses_nothing_and_doubles_nothing(
     print(f"seed {seed}")
     rng = random.Random(seed)
     child = start(INTERRUPTED, log_path)
-    lines = [child.line()]
+    lines = lines_until(child, "main")
     for _ in range(150):
         lines += [child.line() for _ in range(rng.randrange(5))]
         time.sleep(rng.uniform(0, 0.002))  # not to wait for anything: to choose the moment
         child.send(signal.SIGINT)
-        while lines[-1] != "interrupted":
-            lines.append(child.line())
-        while not lines[-1].startswith("main"):
-            lines.append(child.line())
+        lines += lines_until(child, "interrupted")
+        lines += lines_until(child, "main")
     child.send(signal.SIGTERM)
     lines += child.rest()
     assert child.wait() == 0
