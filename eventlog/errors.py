@@ -4,7 +4,7 @@
 
     EventLogError
     |-- the call is wrong
-    |   |-- InvalidNameError          (ValueError)         a topic or group name breaks the rules
+    |   |-- InvalidNameError          (ValueError)         a name breaks the rules
     |   |-- PartitionNotFoundError    (LookupError)        the topic has no such partition
     |   |-- TopicNotFoundError        (LookupError)        no such topic, or it was deleted
     |   |-- TopicExistsError                               made before, and differently
@@ -15,7 +15,15 @@
     |   |-- UnsupportedOperationError                      this log or engine cannot do that
     |   `-- ClosedError                                    used after close()
     |-- try again
-    |   `-- LogBusyError              (TimeoutError)       another writer held the log too long
+    |   |-- BufferFullError                                a producer's buffer had no room in time
+    |   |-- DeliveryError                                  a producer could not store some events
+    |   |-- LogBusyError              (TimeoutError)       another writer held the log too long
+    |   |-- PreconditionFailedError                        a blob is not as a put or delete expected
+    |   `-- StoreUnavailableError                          a blob store cannot be used now
+    |-- you are not the owner any more
+    |   |-- ConsumerDisconnectedError                      another reads for the group now
+    |   |-- LeaseLostError                                 a host owns the partition
+    |   `-- ProducerFencedError                            a later producer has the same producer_id
     |-- make room
     |   `-- LogFullError              (OSError)            the disk or the map is full
     `-- the data is damaged or not ours
@@ -33,20 +41,32 @@ which survive pickling (an error often crosses a process boundary).
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventlog.delivery import Delivery
 
 __all__ = [
+    "BufferFullError",
     "ClosedError",
+    "ConsumerDisconnectedError",
     "CorruptBatchError",
+    "DeliveryError",
     "EventLogError",
     "EventTooLargeError",
     "FormatVersionError",
     "InvalidNameError",
+    "LeaseLostError",
     "LogBusyError",
     "LogFullError",
     "LogNotFoundError",
     "NotALogError",
     "OffsetOutOfRangeError",
     "PartitionNotFoundError",
+    "PreconditionFailedError",
+    "ProducerFencedError",
+    "StoreUnavailableError",
     "TopicExistsError",
     "TopicNotFoundError",
     "UnexpectedOffsetError",
@@ -137,6 +157,54 @@ class LogBusyError(EventLogError, TimeoutError):
     def __init__(self, message: str = "", *, holder: int | None = None) -> None:
         super().__init__(message)
         self.holder = holder
+
+
+class BufferFullError(EventLogError):
+    """A producer's buffer had no room in time. The event was not accepted."""
+
+
+class DeliveryError(EventLogError):
+    """A producer could not store events it had accepted, and nobody had looked at that yet.
+
+    Attributes:
+        failed: the deliveries, in the order they were sent; each has its ``exception()``. At most
+            10,000 are kept; ``count`` tells how many there were.
+        count: how many events were not stored.
+    """
+
+    def __init__(
+        self, message: str = "", *, failed: Sequence[Delivery] = (), count: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.failed = list(failed)
+        self.count = count
+
+    def __reduce__(self) -> tuple[type[DeliveryError], tuple[object, ...], dict[str, object]]:
+        # A delivery belongs to the process that sent the event.
+        return type(self), self.args, {"count": self.count}
+
+
+class ConsumerDisconnectedError(EventLogError):
+    """Another consumer or a host reads for the group now, or the group was deleted."""
+
+
+class LeaseLostError(EventLogError):
+    """A host owns the partition in the group: nobody else may move its checkpoint."""
+
+
+class ProducerFencedError(EventLogError):
+    """A later producer was opened with the same ``producer_id``: this one stores nothing more."""
+
+
+class PreconditionFailedError(EventLogError):
+    """A blob was not as the caller expected: another put or deleted it. Nothing was changed."""
+
+
+class StoreUnavailableError(EventLogError):
+    """A blob store could not be reached, or could not do it now.
+
+    What was to be stored may have been, where the answer was lost: look before trying again.
+    """
 
 
 class LogFullError(EventLogError, OSError):

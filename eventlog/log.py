@@ -11,12 +11,22 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 import msgspec
 
 from eventlog.event import Event, Key, PropertyValue, StoredEvent
 from eventlog.positions import EARLIEST, Position, PositionMap
+
+if TYPE_CHECKING:
+    from eventlog.aio import AsyncLog, AsyncTopic
+    from eventlog.blobs import BlobStore
+    from eventlog.callbacks import Callback
+    from eventlog.consumer import Consumer, LostRange
+    from eventlog.delivery import Delivery
+    from eventlog.group import ConsumerGroup
+    from eventlog.producer import Producer
+    from eventlog.transaction import Transaction
 
 __all__ = [
     "CheckReport",
@@ -40,12 +50,17 @@ Body: TypeAlias = bytes | str | bytearray | memoryview
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What an append stored: `count` consecutive events from `offset` in one partition."""
+    """What an append stored: `count` consecutive events from `offset` in one partition.
+
+    Of a `duplicate` nothing was stored this time: `offset` is -1, `count` is 0, and `enqueued_at`
+    is when the producer last stored something.
+    """
 
     partition: int
     offset: int
     count: int
     enqueued_at: datetime
+    duplicate: bool = False
 
 
 class PartitionInfo(NamedTuple):
@@ -69,7 +84,11 @@ class PartitionInfo(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A place where a log is not what it should be."""
+    """A place where a log is not what it should be.
+
+    What cannot be told of it is ``""`` and -1: the topic of a row that belongs to none, or offsets
+    where the record of a topic or partition is meant.
+    """
 
     topic: str
     partition: int
@@ -83,8 +102,10 @@ class CheckReport(NamedTuple):
 
     Attributes:
         topics, partitions, batches, events, stored_bytes: how much was looked at.
-        damaged: every batch that does not check out, and every gap between batches.
+        damaged: every batch that does not check out, every gap between batches, and all else that
+            does not belong where it is.
         notes: what is not damage, but worth knowing: times in the future, leftovers of deletion.
+        rows: of what the log is made: chunks of batches, and the records of topics and others.
     """
 
     topics: int
@@ -94,6 +115,7 @@ class CheckReport(NamedTuple):
     stored_bytes: int
     damaged: list[Damage]
     notes: list[str]
+    rows: int = 0
 
     @property
     def ok(self) -> bool:
@@ -108,6 +130,11 @@ class EventLog(abc.ABC):
     @abc.abstractmethod
     def location(self) -> str:
         """Where it is, as it was given to `open`."""
+
+    @property
+    @abc.abstractmethod
+    def id(self) -> str:
+        """What tells it from every other log, wherever it is moved: a UUID."""
 
     @abc.abstractmethod
     def create_topic(
@@ -166,6 +193,31 @@ class EventLog(abc.ABC):
         """
 
     @abc.abstractmethod
+    def transaction(self) -> Transaction:
+        """Appends to several topics, and checkpoints, that are committed together or not at all.
+
+        ::
+
+            with log.transaction() as tx:
+                tx.append("alerts", b"...")
+                tx.checkpoint("cars", "fraud", partition=0, offset=41)
+        """
+
+    @property
+    @abc.abstractmethod
+    def blobs(self) -> BlobStore:
+        """Where consumer groups keep their checkpoints: the log's own store, unless it was opened
+        with another.
+        """
+
+    @property
+    def aio(self) -> AsyncLog:
+        """The same methods as coroutines."""
+        from eventlog.aio import AsyncLog
+
+        return AsyncLog(self)
+
+    @abc.abstractmethod
     def check(self) -> CheckReport:
         """Read everything and report what is damaged. Others may go on writing."""
 
@@ -203,6 +255,16 @@ class EventLog(abc.ABC):
 
 class Topic(abc.ABC):
     """A named stream with a fixed number of partitions. Thread-safe."""
+
+    @property
+    @abc.abstractmethod
+    def log(self) -> EventLog:
+        """The log it is in."""
+
+    @property
+    @abc.abstractmethod
+    def id(self) -> str:
+        """What tells it from an earlier or later topic of its name in the same log."""
 
     @property
     @abc.abstractmethod
@@ -345,6 +407,82 @@ class Topic(abc.ABC):
         """
 
     @abc.abstractmethod
+    def producer(
+        self,
+        *,
+        linger: Duration = 0.005,
+        max_batch_events: int = 10_000,
+        max_batch_bytes: int = 2**20,
+        max_buffered_bytes: int = 64 * 2**20,
+        producer_id: str | None = None,
+        on_delivery: Callback[Delivery] | None = None,
+    ) -> Producer:
+        """A buffer in front of the topic, for events that come one by one.
+
+        Args:
+            linger: how long the first event of a batch waits at most for others.
+            max_batch_events: a batch of one partition is stored once it has as many.
+            max_batch_bytes: so are all that have gathered once they have as many together.
+            max_buffered_bytes: how much may be accepted and not yet stored: bodies, properties
+                and 64 bytes for each event. A single event is always accepted.
+            producer_id: a name of 1 to 256 bytes, under which the log remembers the last sequence
+                that was stored; see `Producer.send`. An earlier producer of that name is fenced.
+            on_delivery: called with each `Delivery` when its outcome is known, from the producer's
+                thread; a coroutine function runs on the event loop of ``async with``.
+        """
+
+    @abc.abstractmethod
+    def consumer(
+        self,
+        *,
+        partitions: int | Iterable[int] | None = None,
+        start: Position | PositionMap = EARLIEST,
+        end: Position | PositionMap | None = None,
+        follow: bool | None = None,
+        group: str | None = None,
+        order: Literal["partition", "time"] = "partition",
+        max_wait: Duration | None = None,
+        prefetch_bytes: int = 8 * 2**20,
+        on_lost: Callback[LostRange] | None = None,
+    ) -> Consumer:
+        """Reads on and on: ``for event in topic.consumer(): ...``, or with ``async for``.
+
+        Args:
+            partitions: which to read; None reads all, and those that are added later.
+            start: where to begin; see `Position`. A group's checkpoint wins over it.
+            end: where to stop, before that position.
+            follow: wait for new events. True unless `end` is given. Otherwise it ends where the
+                topic ended when iteration began.
+            group: the consumer group to go on for, and to checkpoint to.
+            order: ``"partition"``: in order within each partition, a share of each in turn.
+                ``"time"``: in the order they were enqueued.
+            max_wait: seconds to wait for the next event before iteration ends.
+            prefetch_bytes: how many bytes of bodies are read ahead at most, or a single event.
+            on_lost: called with each range of events that expired before it was read; they are
+                logged as a warning in any case.
+        """
+
+    @abc.abstractmethod
+    def group(self, name: str, store: BlobStore | None = None) -> ConsumerGroup:
+        """A consumer group of the topic, whether it was ever used or not.
+
+        Args:
+            name: follows the rules of topics' names.
+            store: where its checkpoints are, if not in `EventLog.blobs`.
+        """
+
+    @abc.abstractmethod
+    def groups(self, store: BlobStore | None = None) -> list[ConsumerGroup]:
+        """All groups that were used, in the order of their names."""
+
+    @property
+    def aio(self) -> AsyncTopic:
+        """The same methods as coroutines."""
+        from eventlog.aio import AsyncTopic
+
+        return AsyncTopic(self)
+
+    @abc.abstractmethod
     def partition_info(self, partition: int) -> PartitionInfo:
         """Offsets, times and size of a partition now.
 
@@ -370,6 +508,7 @@ def open(
     create: bool = True,
     read_only: bool = False,
     durability: Literal["disk", "process"] | None = "disk",
+    blobs: str | BlobStore | None = None,
     lock_timeout: Duration = 30.0,
     map_size: int = 2**40,
     **engine_options: Any,
@@ -384,6 +523,8 @@ def open(
         durability: ``"disk"``: what is acknowledged survives a power cut. ``"process"``: it
             survives killed processes only, and a power cut may damage the whole log. Fixed when
             a log is made, and another is refused; None takes what it was made with.
+        blobs: where consumer groups keep their checkpoints, instead of in the log itself: a
+            store, or a URL for `eventlog.blobs.open`.
         lock_timeout: seconds an append waits for other writers.
         map_size: bytes the log may grow to; so much address space is taken, no more is used
             than needed. Where the machine has less to give, it is halved until it fits. The
@@ -405,6 +546,7 @@ def open(
         "create": create,
         "read_only": read_only,
         "durability": durability,
+        "blobs": blobs,
         "lock_timeout": lock_timeout,
         "map_size": map_size,
         **engine_options,

@@ -13,6 +13,7 @@ import pytest
 import eventlog
 from eventlog import (
     CorruptBatchError,
+    DeliveryError,
     EventLogError,
     LogBusyError,
     LogFullError,
@@ -41,7 +42,14 @@ EXPECTED = {
     "OffsetOutOfRangeError": LookupError,
     "UnsupportedOperationError": EventLogError,
     "ClosedError": EventLogError,
+    "ConsumerDisconnectedError": EventLogError,
+    "LeaseLostError": EventLogError,
+    "ProducerFencedError": EventLogError,
+    "BufferFullError": EventLogError,
+    "DeliveryError": EventLogError,
     "LogBusyError": TimeoutError,
+    "PreconditionFailedError": EventLogError,
+    "StoreUnavailableError": EventLogError,
     "LogFullError": OSError,
     "CorruptBatchError": EventLogError,
     "FormatVersionError": EventLogError,
@@ -53,6 +61,7 @@ EXAMPLES = [
     OffsetOutOfRangeError("no", offset=1, beginning_offset=2, next_offset=3),
     LogBusyError("no", holder=42),
     LogFullError("no"),
+    DeliveryError("no", count=3),
     CorruptBatchError("no", topic="cars", partition=1, first_offset=2, last_offset=3),
     *(kind("no") for name, kind in CLASSES.items()),
 ]

@@ -31,15 +31,16 @@ UNCHANGED = "<unchanged>"
 """A default that stands for "as it is"."""
 
 SIGNATURES: dict[Any, str] = {
-    # API.md, "Opening"; `blobs` comes with the blob stores.
+    # API.md, "Opening"
     eventlog.open: "location, *, create=True, read_only=False, durability='disk', "
-    "lock_timeout=30.0, map_size=1099511627776, **engine_options",
+    "blobs=None, lock_timeout=30.0, map_size=1099511627776, **engine_options",
     # "EventLog and Topic"
     EventLog.create_topic: "self, name, *, partitions=4, retention=None, retention_bytes=None, "
     "compression='zstd', partitioner='eventhubs', max_event_bytes=1048576, exist_ok=False",
     EventLog.topic: "self, name",
     EventLog.topics: "self",
     EventLog.delete_topic: "self, name",
+    EventLog.transaction: "self",
     EventLog.check: "self",
     EventLog.backup: "self, path",
     EventLog.compact: "self",
@@ -54,10 +55,19 @@ SIGNATURES: dict[Any, str] = {
     Topic.partition_info: "self, partition",
     Topic.offset_at: "self, partition, when",
     Topic.expire: "self",
+    Topic.producer: "self, *, linger=0.005, max_batch_events=10000, max_batch_bytes=1048576, "
+    "max_buffered_bytes=67108864, producer_id=None, on_delivery=None",
+    Topic.consumer: "self, *, partitions=None, start=EARLIEST, end=None, follow=None, group=None, "
+    "order='partition', max_wait=None, prefetch_bytes=8388608, on_lost=None",
+    Topic.group: "self, name, store=None",
+    Topic.groups: "self, store=None",
     Event.from_json: "value, *, key=None, properties=None",
 }
 
 TOPIC_PROPERTIES = {
+    "aio",
+    "id",
+    "log",
     "name",
     "partitions",
     "retention",
@@ -201,6 +211,7 @@ def test_receipts_and_infos_have_the_fields_agreed() -> None:
         "offset",
         "count",
         "enqueued_at",
+        "duplicate",
     ]
     assert PartitionInfo._fields == (
         "beginning_offset",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
 from eventlog import EARLIEST, CorruptBatchError, OffsetOutOfRangeError, StoredEvent, Topic
 from eventlog.cli.failures import warn
+from eventlog.consumer import Consumer
 from eventlog.positions import Anchor
 
-__all__ = ["Position", "Range", "fetches", "resolve"]
+__all__ = ["Position", "Range", "fetched", "fetches", "followed", "resolve"]
 
 FETCH_EVENTS: Final = 10_000
 FETCH_BYTES: Final = 4 * 2**20
@@ -77,6 +78,43 @@ def fetches(
             yield events
             at = events[-1].offset + 1
             left -= len(events)
+
+
+def fetched(
+    topic: Topic, ranges: Iterable[Range], most: int | None, *, skip_damaged: bool
+) -> Iterator[Sequence[StoredEvent]]:
+    """The events of several ranges, one after the other, at most `most` of them; see `fetches`."""
+    left = most
+    for wanted in ranges:
+        for events in fetches(topic, wanted, left, skip_damaged=skip_damaged):
+            yield events
+            left = None if left is None else left - len(events)
+
+
+def followed(
+    consumer: Consumer, most: int | None, *, skip_damaged: bool
+) -> Iterator[Sequence[StoredEvent]]:
+    """The events of a consumer as they come, at most `most` of them.
+
+    Raises:
+        CorruptBatchError: a batch is damaged, and `skip_damaged` is false.
+    """
+    left = most
+    with consumer:
+        batches = consumer.batches()
+        while left is None or left > 0:
+            try:
+                events = next(batches, None)
+            except CorruptBatchError as error:
+                if not skip_damaged:
+                    raise
+                warn(f"skipped: {error}")
+                consumer.seek(error.partition, error.last_offset + 1)
+                continue
+            if events is None:
+                return
+            yield events[:left]
+            left = None if left is None else left - len(events)
 
 
 def _behind_expired(wanted: Range, at: int, error: OffsetOutOfRangeError) -> int:

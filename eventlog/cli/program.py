@@ -26,6 +26,7 @@ from eventlog.cli.failures import (
     one_line,
     warnings_as_lines,
 )
+from eventlog.cli.group import group
 from eventlog.cli.invocation import Invocation, common_options
 from eventlog.cli.read import read
 from eventlog.cli.topic import topic
@@ -97,5 +98,5 @@ def program() -> None:
     """
 
 
-for _verb in (append, backup, check, compact, expire, read, topic):
+for _verb in (append, backup, check, compact, expire, group, read, topic):
     program.add_command(_verb)

@@ -6,10 +6,10 @@ from typing import Literal
 
 import click
 
-from eventlog import CorruptBatchError
+from eventlog import LATEST, CorruptBatchError
 from eventlog.cli import arguments, output
 from eventlog.cli.event_formats import CSV_HEADER, Format, csv_rows, json_lines, text_lines
-from eventlog.cli.event_ranges import Position, fetches, resolve
+from eventlog.cli.event_ranges import Position, fetched, followed, resolve
 from eventlog.cli.failures import Failure
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 
@@ -41,9 +41,10 @@ __all__ = ["read"]
     "end",
     type=arguments.position,
     metavar="POSITION",
-    default="latest",
-    show_default=True,
-    help="The event to stop before. 'latest' is the end as it is when reading begins.",
+    help="The event to stop before. Otherwise the end as it is when reading begins ('latest').",
+)
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on with what is appended, until --to or Ctrl-C."
 )
 @click.option(
     "--max", "most", metavar="N", type=click.IntRange(min=0), help="Print at most so many in all."
@@ -67,7 +68,8 @@ def read(
     name: str,
     partitions: tuple[int, ...],
     start: Position,
-    end: Position,
+    end: Position | None,
+    follow: bool,
     most: int | None,
     form: Literal["text", "json", "csv"],
     with_offset: bool,
@@ -76,21 +78,30 @@ def read(
 ) -> None:
     """Print the events of TOPIC, partition after partition, each in the order of its offsets.
 
-    Reading ends where the partitions ended when it began, even if others go on appending.
+    Reading ends where the partitions ended when it began, even if others go on appending. With
+    --follow it goes on; then the partitions take turns.
     """
     encode = _format(form, with_offset=with_offset, with_key=with_key)
     with invocation.open_log(read_only=True) as log:
         topic = log.topic(name)
-        numbers = dict.fromkeys(partitions) or range(topic.partitions)
-        ranges = [resolve(topic, partition, start, end) for partition in numbers]
+        numbers = list(dict.fromkeys(partitions))
         if form == "csv":
             output.write(CSV_HEADER)
-        left = most
+        if follow:
+            consumer = topic.consumer(partitions=numbers or None, start=start, end=end, follow=True)
+            found = followed(consumer, most, skip_damaged=skip_damaged)
+        else:
+            stop = LATEST if end is None else end
+            ranges = [
+                resolve(topic, partition, start, stop)
+                for partition in numbers or range(topic.partitions)
+            ]
+            found = fetched(topic, ranges, most, skip_damaged=skip_damaged)
         try:
-            for wanted in ranges:
-                for events in fetches(topic, wanted, left, skip_damaged=skip_damaged):
-                    output.write(encode(events))
-                    left = None if left is None else left - len(events)
+            for events in found:
+                output.write(encode(events))
+                if follow:
+                    output.flush()
         except CorruptBatchError as error:
             raise Failure(f"{error}, which --skip-damaged does") from error
 

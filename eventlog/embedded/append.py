@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eventlog.embedded import settings
-from eventlog.embedded.batch import TARGET_RAW_BYTES, EncodedBatch, encode
+from eventlog.embedded.batch import TARGET_RAW_BYTES, EncodedBatch, encode, encode_all
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.errors import EventTooLargeError, PartitionNotFoundError, UnsupportedOperationError
 from eventlog.event import (
@@ -27,10 +27,26 @@ from eventlog.event import (
     checked_key,
     checked_properties,
 )
-from eventlog.log import Body
+from eventlog.log import Body, Receipt
 from eventlog.partitioning import KeyPartitioner, RoundRobin
+from eventlog.positions import instant
 
-__all__ = ["Columns", "Part", "TopicState", "check_partition", "gather", "gather_one", "prepare"]
+__all__ = [
+    "ChangedError",
+    "Columns",
+    "Part",
+    "TopicState",
+    "check_expected",
+    "check_partition",
+    "encode_parts",
+    "gather",
+    "gather_one",
+    "place_key",
+    "prepare",
+    "receipts",
+    "size_of",
+    "sized",
+]
 
 _bodies_of = attrgetter("body")
 _keys_of = attrgetter("key")
@@ -66,7 +82,7 @@ class Columns(NamedTuple):
         properties = self.properties and [self.properties[row] for row in rows]
         if self.size <= TARGET_RAW_BYTES:
             return Columns(bodies, keys, properties, self.size)  # not cut, so never mind
-        return _sized(bodies, keys, properties)
+        return sized(bodies, keys, properties)
 
 
 class Part(msgspec.Struct, gc=False):
@@ -79,6 +95,23 @@ class Part(msgspec.Struct, gc=False):
     """Whether more had expired in the partition than could be removed with the append."""
 
 
+class ChangedError(Exception):
+    """The topic is not what the work was prepared for; look again and prepare it anew."""
+
+
+def size_of(parts: list[Part]) -> int:
+    """Bytes that parts take as stored."""
+    return sum([batch.size for part in parts for batch in part.batches])
+
+
+def receipts(parts: list[Part], stored: list[tuple[int, int]]) -> list[Receipt]:
+    """The receipts of parts, from the offset and the time each was stored at."""
+    return [
+        Receipt(part.partition, offset, part.count, instant(enqueued_us))
+        for part, (offset, enqueued_us) in zip(parts, stored, strict=True)
+    ]
+
+
 def gather_one(
     body: Body, key: Key | None, properties: Mapping[str, PropertyValue] | None
 ) -> Columns:
@@ -88,7 +121,7 @@ def gather_one(
     body = body if type(body) is bytes else body_bytes(body)
     if key is None and properties is None:
         return Columns([body], None, None, len(body))
-    return _sized(
+    return sized(
         [body],
         None if key is None else [checked_key(key)],
         None if properties is None else _plain([checked_properties(properties)]),
@@ -103,25 +136,26 @@ def gather(events: Iterable[Event | Body], key: Key | None) -> Columns:
     rows: list[Any] = list(events)
     kinds = set(map(type, rows))
     if kinds == {bytes}:
-        return _sized(rows, None if key is None else [key] * len(rows), None)
+        return sized(rows, None if key is None else [key] * len(rows), None)
     if not kinds <= _EVENT_KINDS:
         rows = [row if isinstance(row, Event) else Event(body_bytes(row)) for row in rows]
     keys = list(map(_keys_of, rows))
     if key is not None:
         keys = [key if own is None else own for own in keys]
     properties = list(map(_properties_of, rows))
-    return _sized(
+    return sized(
         list(map(_bodies_of, rows)),
         None if keys.count(None) == len(rows) else keys,
         None if properties.count(NO_PROPERTIES) == len(rows) else _plain(properties),
     )
 
 
-def _sized(
+def sized(
     bodies: list[bytes],
     keys: list[Key | None] | None,
     properties: list[dict[str, PropertyValue] | None] | None,
 ) -> Columns:
+    """Columns, and how many bytes they are."""
     size = _length(bodies)
     if keys is not None:
         size += sum(len(key) for key in keys if key is not None)
@@ -158,14 +192,20 @@ def prepare(state: TopicState, columns: Columns, partition: int | None) -> list[
     record = state.record
     if columns.size > record.max_event_bytes:
         _check_sizes(record, columns)
+    return encode_parts(record, _place(state, columns, partition))
+
+
+def encode_parts(record: TopicRecord, placed: list[tuple[int, Columns]]) -> list[Part]:
+    """Encode events that have their partitions, one part for each."""
     compress = record.compression == "zstd"
+    rows = [((part.bodies, part.keys, part.properties), part.size) for _, part in placed]
+    if len(rows) == 1:
+        encoded = [encode(*rows[0], compress=compress)]
+    else:
+        encoded = encode_all(rows, compress=compress)
     return [
-        Part(
-            number,
-            len(part.bodies),
-            encode((part.bodies, part.keys, part.properties), part.size, compress=compress),
-        )
-        for number, part in _place(state, columns, partition)
+        Part(number, len(part.bodies), batches)
+        for (number, part), batches in zip(placed, encoded, strict=True)
     ]
 
 
@@ -190,13 +230,26 @@ def _place(state: TopicState, columns: Columns, partition: int | None) -> list[t
         return [(check_partition(state.record, partition), columns)]
     if columns.keys is None:
         return [(state.turns.next(), columns)]
+    return _place_by_key(columns, columns.keys, _partitioner(state), state.turns)
+
+
+def _partitioner(state: TopicState) -> KeyPartitioner:
     if state.partitioner is None:
         raise UnsupportedOperationError(
             f"topic {state.record.name!r} places keys with {state.record.partitioner!r}, which "
             "this process does not have: hand it to create_topic(..., exist_ok=True), or name "
             "the partition"
         )
-    return _place_by_key(columns, columns.keys, state.partitioner, state.turns)
+    return state.partitioner
+
+
+def place_key(state: TopicState, key: Key) -> int:
+    """Where events of a key go.
+
+    Raises:
+        UnsupportedOperationError: what places keys is not known here.
+    """
+    return _partitioner(state).partition(key)
 
 
 def _place_by_key(
@@ -236,3 +289,11 @@ def check_partition(record: TopicRecord, partition: object) -> int:
             f"no partition {partition}"
         )
     return partition
+
+
+def check_expected(expect_next: object, partition: object, key: object) -> None:
+    """Refuse an `expect_next` that says nothing."""
+    if type(expect_next) is not int:
+        raise TypeError(f"expect_next is an int, not {type(expect_next).__name__}")
+    if partition is None and key is None:
+        raise ValueError("expect_next needs a partition or a key: whose next offset is meant?")

@@ -36,21 +36,26 @@ What this module deliberately does not do: number events, look at clocks, or tou
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
 import os
 import struct
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
 import msgspec
 import zstandard
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["BatchDamagedError", "Columns", "EncodedBatch", "Header", "encode", "open_payload"]
+__all__ = [
+    "BatchDamagedError",
+    "Columns",
+    "EncodedBatch",
+    "Header",
+    "encode",
+    "encode_all",
+    "open_payload",
+]
 
 VERSION: Final = 1
 CODEC_NONE: Final = 0
@@ -198,11 +203,30 @@ def encode(columns: Rows, size: int, *, compress: bool) -> list[EncodedBatch]:
         raw = _encode(columns)
         if len(raw) < _MIN_COMPRESSED_BYTES:
             return [EncodedBatch(len(columns[0]), CODEC_NONE, len(raw), raw, columns, compress)]
-        return [_batch(columns, raw, _frame(raw) if compress else None)]
-    pieces = _pieces(columns, size)
+        return [_batch(columns, raw, _zstd.compressor.compress(raw) if compress else None)]
+    return encode_all([(columns, size)], compress=compress)[0]
+
+
+def encode_all(parts: Sequence[tuple[Rows, int]], *, compress: bool) -> list[list[EncodedBatch]]:
+    """`encode` for each of several partitions, compressing all at once.
+
+    Each time a thread lets go of the interpreter's lock, it may wait for milliseconds until
+    another, busy one gives it back.
+    """
+    cut = [_pieces(columns, size) for columns, size in parts]
+    pieces = [piece for some in cut for piece in some]
     raws = list(map(_encode, pieces))
-    frames = _frames(raws) if compress else [None] * len(raws)
-    return list(map(_batch, pieces, raws, frames))
+    large = [raw for raw in raws if len(raw) >= _MIN_COMPRESSED_BYTES]
+    frames = iter(_frames(large) if compress else [])
+    batches = iter(
+        [
+            _batch(piece, raw, next(frames, None))
+            if len(raw) >= _MIN_COMPRESSED_BYTES
+            else EncodedBatch(len(piece[0]), CODEC_NONE, len(raw), raw, piece, compress)
+            for piece, raw in zip(pieces, raws, strict=True)
+        ]
+    )
+    return [list(itertools.islice(batches, len(some))) for some in cut]
 
 
 def _batch(columns: Rows, raw: bytes, frame: bytes | None) -> EncodedBatch:
@@ -273,26 +297,13 @@ class _Zstd(threading.local):
 _zstd = _Zstd()
 
 
-def _frames(raws: list[bytes]) -> list[bytes | None]:
+def _frames(raws: list[bytes]) -> list[bytes]:
     """Compress several; large appends use other cores too."""
-    if sum(map(len, raws)) >= _PARALLEL_RAW_BYTES:
-        with contextlib.suppress(RuntimeError):  # the interpreter is exiting: no more threads
-            return list(_helpers().map(_frame, raws))
-    return list(map(_frame, raws))
-
-
-def _frame(raw: bytes) -> bytes | None:
-    """Compressed, or None where that is not worth trying."""
-    return _zstd.compressor.compress(raw) if len(raw) >= _MIN_COMPRESSED_BYTES else None
-
-
-@functools.cache
-def _helpers() -> ThreadPoolExecutor:
-    """Threads that compress: zstd works without the interpreter's lock."""
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="eventlog-zstd")
-
-
-os.register_at_fork(after_in_child=_helpers.cache_clear)
+    if not raws:
+        return []
+    threads = min(os.cpu_count() or 1, 4) if sum(map(len, raws)) >= _PARALLEL_RAW_BYTES else 0
+    frames = _zstd.compressor.multi_compress_to_buffer([*raws], threads=threads)
+    return [frames[number].tobytes() for number in range(len(raws))]
 
 
 def open_payload(header: Header, payload: bytes | memoryview) -> Columns:

@@ -302,7 +302,7 @@ class Committer:
         if self._failure is not None:
             raise _again(self._failure)
         environment = self._environment
-        transaction = None
+        transaction = writer = None
         number = 0
         try:
             free_pages = self._provide_room(group)
@@ -322,12 +322,18 @@ class Committer:
             group.committed = bool(number) and environment.lmdb.info()["last_txnid"] >= number
             raise
         finally:
-            if group.committed:
-                self._tails.committed(environment.generation, number)
-                self._flushed()
+            if group.committed and writer is not None:
+                self._committed(writer, number)
             elif transaction is not None:
                 self._give_back(transaction)
         self._join(group)
+
+    def _committed(self, writer: Writer, number: int) -> None:
+        """Transaction `number` can be seen: wake who waits for it, and go on from what it left."""
+        environment = self._environment
+        environment.wakeup.committed(writer.places, number)
+        self._tails.committed(environment.generation, number)
+        self._flushed()
 
     def _begin(self) -> lmdb.Transaction:
         """Begin writing; the caller is inside the gate, and is so again when this returns."""

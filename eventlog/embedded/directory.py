@@ -4,6 +4,7 @@
 ``eventlog.control``        `Control`: format version, durability, generation, the log's id
 ``eventlog.control-new``    the same, of a log that is being made
 ``eventlog.lock``           one lock of the kernel's: held by the process that writes
+``eventlog.wakeup``         counters that tell waiting readers of commits; no part of a copy
 ``events-N.mdb``            the LMDB environment of generation N
 ``events-N.mdb-lock``       LMDB's own locks and table of readers
 ==========================  =====================================================================
@@ -47,6 +48,7 @@ Durability = Literal["disk", "process"]
 FORMAT_VERSION: Final = 1
 CONTROL_NAME: Final = "eventlog.control"
 LOCK_NAME: Final = "eventlog.lock"
+WAKEUP_NAME: Final = "eventlog.wakeup"
 
 _MAGIC: Final = b"eventlog"
 _DURABILITIES: Final[tuple[Durability, ...]] = ("disk", "process")
@@ -223,7 +225,7 @@ def refuse_foreign(directory: Path) -> None:
     Raises:
         NotALogError: `directory` holds something else, or events without a control file.
     """
-    ours = {f"{CONTROL_NAME}-new", LOCK_NAME}
+    ours = {f"{CONTROL_NAME}-new", LOCK_NAME, WAKEUP_NAME}
     for path in directory.iterdir():
         match = _ENVIRONMENT.fullmatch(path.name)
         if not path.is_file() or (not match and path.name not in ours):

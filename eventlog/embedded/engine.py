@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import lmdb
 
@@ -42,6 +44,13 @@ from eventlog.errors import (
 from eventlog.log import CheckReport, Duration, EventLog, Partitioner, Topic
 from eventlog.names import check_name
 from eventlog.partitioning import PARTITIONERS, partitioner_name
+from eventlog.producer import Producer
+
+if TYPE_CHECKING:
+    from eventlog.blobs import BlobStore
+    from eventlog.consumer import Consumer
+    from eventlog.embedded.blobs import EmbeddedBlobs
+    from eventlog.embedded.transaction import EmbeddedTransaction
 
 __all__ = ["EmbeddedLog", "open_embedded"]
 
@@ -55,7 +64,13 @@ class EmbeddedLog(EventLog):
     """See `EventLog`. Several of them may share one `Environment` in a process."""
 
     def __init__(
-        self, directory: Path, options: Options, location: str, *, removed_on_close: bool = False
+        self,
+        directory: Path,
+        options: Options,
+        location: str,
+        *,
+        blobs: str | BlobStore | None = None,
+        removed_on_close: bool = False,
     ) -> None:
         self._location = location
         self.leftovers = False
@@ -63,6 +78,9 @@ class EmbeddedLog(EventLog):
         self._read_only = options.read_only
         self._functions: dict[str, Callable[[bytes, int], int]] = {}
         self._mutex = threading.Lock()
+        self._blobs, self._opened_blobs = _given_store(blobs)
+        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self._removed_on_close = removed_on_close
         self._environment: Environment | None = Environment.acquire(directory, options)
         self._directory = self._environment.directory
@@ -75,6 +93,10 @@ class EmbeddedLog(EventLog):
     @property
     def location(self) -> str:
         return self._location
+
+    @property
+    def id(self) -> str:
+        return str(self.environment.log_id)
 
     # What topics use of it
 
@@ -104,10 +126,18 @@ class EmbeddedLog(EventLog):
         Raises:
             UnsupportedOperationError: the log was opened to be read.
         """
-        if self._read_only:
-            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
+        self.refuse_reader()
         wait = self._lock_timeout if timeout is None else settings.seconds(timeout, "timeout")
         return self.environment.committer.run(work, timeout=wait, size=size)
+
+    def refuse_reader(self) -> None:
+        """Refuse to write to what was opened to be read.
+
+        Raises:
+            UnsupportedOperationError: it was.
+        """
+        if self._read_only:
+            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
 
     def partition_function(self, name: str) -> _PartitionFunction | None:
         """What places keys under that name, if this process knows it."""
@@ -201,7 +231,34 @@ class EmbeddedLog(EventLog):
             pass
         self.leftovers = False
 
+    def handle(self, topic: str | Topic) -> EmbeddedTopic:
+        """A topic of this log, by name or as it is."""
+        if isinstance(topic, str):
+            topic = self.topic(topic)
+        if not isinstance(topic, EmbeddedTopic):
+            raise TypeError(f"a topic is a str or a Topic, not {type(topic).__name__}")
+        if topic.log.environment is not self.environment:
+            raise ValueError(f"{topic!r} is not a topic of the log at {self.location}")
+        return topic
+
     # The log as a whole
+
+    def transaction(self) -> EmbeddedTransaction:
+        from eventlog.embedded.transaction import EmbeddedTransaction
+
+        self.refuse_reader()
+        return EmbeddedTransaction(self)
+
+    @functools.cached_property
+    def own_blobs(self) -> EmbeddedBlobs:
+        """The store that is in the log itself."""
+        from eventlog.embedded.blobs import EmbeddedBlobs
+
+        return EmbeddedBlobs(self)
+
+    @property
+    def blobs(self) -> BlobStore:
+        return self._blobs or self.own_blobs
 
     def check(self) -> CheckReport:
         return check_log(self.look, self.now_us)
@@ -210,19 +267,43 @@ class EmbeddedLog(EventLog):
         backup(self.environment, Path(path))
 
     def compact(self) -> None:
-        if self._read_only:
-            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
+        self.refuse_reader()
         environment = self.environment
         environment.committer.run_alone(lambda: compact(environment), timeout=self._lock_timeout)
 
     def close(self) -> None:
+        try:
+            for producer in list(self.producers):
+                producer.close_blocking()
+        finally:
+            for consumer in list(self.consumers):
+                consumer.log_closed()
+            self._close()
+
+    def _close(self) -> None:
         with self._mutex:
             environment, self._environment = self._environment, None
         if environment is None:
             return
+        if self._opened_blobs and self._blobs is not None:
+            self._blobs.close()
         environment.release()
         if self._removed_on_close:
             _forget_memory(self._directory)
+
+
+def _given_store(blobs: str | BlobStore | None) -> tuple[BlobStore | None, bool]:
+    """The store that groups were given, and whether it was opened here, to be closed again."""
+    if blobs is None:
+        return None, False
+    from eventlog.blobs import BlobStore
+    from eventlog.blobs import open as open_store
+
+    if isinstance(blobs, str):
+        return open_store(blobs), True
+    if not isinstance(blobs, BlobStore):
+        raise TypeError(f"blobs is a BlobStore or a URL, not {type(blobs).__name__}")
+    return blobs, False
 
 
 def _copied(value: bytes | memoryview | None) -> bytes | None:
@@ -263,12 +344,14 @@ def _system_clock() -> int:
     return time.time_ns() // 1000
 
 
-def open_embedded(kind: str, place: str, **given: Any) -> EventLog:
+def open_embedded(
+    kind: str, place: str, *, blobs: str | BlobStore | None = None, **given: Any
+) -> EventLog:
     """Open a log in a directory (``file``) or in memory (``memory``); see `eventlog.open`."""
     options = _options(**given)
     if kind == "memory":
-        return _open_memory(place, options)
-    return EmbeddedLog(Path(place).expanduser().absolute(), options, place)
+        return _open_memory(place, options, blobs)
+    return EmbeddedLog(Path(place).expanduser().absolute(), options, place, blobs=blobs)
 
 
 def _options(
@@ -298,7 +381,7 @@ _memory_names: dict[str, Path] = {}
 _memory_makers: dict[Path, int] = {}
 
 
-def _open_memory(name: str, options: Options) -> EventLog:
+def _open_memory(name: str, options: Options, blobs: str | BlobStore | None) -> EventLog:
     """A log that goes with its last user, or with the process."""
     location = f"memory:{name}"
     with _memory_mutex:
@@ -312,7 +395,7 @@ def _open_memory(name: str, options: Options) -> EventLog:
         _memory_users[directory] = _memory_users.get(directory, 0) + 1
     try:
         in_memory = options._replace(create=True, durability="process")
-        return EmbeddedLog(directory, in_memory, location, removed_on_close=True)
+        return EmbeddedLog(directory, in_memory, location, blobs=blobs, removed_on_close=True)
     except BaseException:
         _forget_memory(directory)
         raise

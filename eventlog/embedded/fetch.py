@@ -8,12 +8,13 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from eventlog.embedded.batch import BatchDamagedError, Columns, Header, open_payload
-from eventlog.embedded.partition import KEEP_FOR_EVER, PartitionView, Retention, Tail
-from eventlog.errors import CorruptBatchError, OffsetOutOfRangeError
+from eventlog.embedded.partition import KEEP_FOR_EVER, Batch, PartitionView, Retention, Tail
+from eventlog.errors import CorruptBatchError
 from eventlog.event import EVENTS_PER_ORIGIN, NO_PROPERTIES, Origin, StoredEvent
 from eventlog.positions import EARLIEST, Anchor, instant, microseconds
+from eventlog.source import corrupt, out_of_range
 
-__all__ = ["Fetched", "Wanted", "fetch"]
+__all__ = ["Fetched", "Loaded", "Wanted", "decode", "fetch", "find", "load", "offset_of"]
 
 _PLACES: Final = range(EVENTS_PER_ORIGIN)
 
@@ -39,8 +40,8 @@ class Wanted(NamedTuple):
         return Wanted(events[-1].offset + 1, self.end, most_events, most_bytes)
 
 
-class _Found(NamedTuple):
-    """A batch that holds events of the range: its first offset, and its payload as stored."""
+class Loaded(NamedTuple):
+    """A batch that holds events of a range: its first offset, and its payload as stored."""
 
     first_offset: int
     header: Header
@@ -55,7 +56,7 @@ class Fetched(NamedTuple):
     start: int
     stop: int
     max_bytes: int | None
-    batches: list[_Found]
+    batches: list[Loaded]
     damage: CorruptBatchError | None
 
     def events(self) -> list[StoredEvent]:
@@ -68,13 +69,11 @@ class Fetched(NamedTuple):
         events: list[StoredEvent] = []
         for found in self.batches:
             try:
-                some = self._decode(found, open_payload(found.header, found.payload))
-            except BatchDamagedError as error:
+                some = decode((self.topic, self.partition), found, self.start, self.stop)
+            except CorruptBatchError:
                 if events:
                     return self._within_bytes(events)
-                last = found.first_offset + found.header.count - 1
-                place = (self.topic, self.partition)
-                raise corrupt(place, found.first_offset, last, str(error)) from error
+                raise
             if events:
                 events += some
             else:
@@ -82,31 +81,6 @@ class Fetched(NamedTuple):
         if self.damage is not None and not events:
             raise self.damage
         return self._within_bytes(events)
-
-    def _decode(self, found: _Found, columns: Columns) -> list[StoredEvent]:
-        first = found.first_offset
-        begin = max(self.start - first, 0)
-        end = min(self.stop - first, found.header.count)
-        keys = columns.keys(begin, end)
-        properties = columns.properties(begin, end)
-        enqueued_at = instant(found.header.enqueued_us)
-        place = (first + begin) % EVENTS_PER_ORIGIN
-        origins = [
-            repeat(Origin(self.topic, self.partition, enqueued_at, offset), EVENTS_PER_ORIGIN)
-            for offset in range(first + begin - place, first + end, EVENTS_PER_ORIGIN)
-        ]
-        return list(
-            map(
-                StoredEvent,
-                columns.bodies(begin, end),
-                repeat(None) if keys is None else keys,
-                repeat(NO_PROPERTIES)
-                if properties is None
-                else [MappingProxyType(own) if own else NO_PROPERTIES for own in properties],
-                islice(cycle(_PLACES), place, None),
-                islice(chain.from_iterable(origins), place, None),
-            )
-        )
 
     def _within_bytes(self, events: list[StoredEvent]) -> list[StoredEvent]:
         """As many of them as `max_bytes` allows, but one at least."""
@@ -118,6 +92,48 @@ class Fetched(NamedTuple):
             if left < 0 and count:
                 return events[:count]
         return events
+
+
+def decode(place: tuple[str, int], found: Loaded, start: int, stop: int) -> list[StoredEvent]:
+    """Decode those events of a batch that are in a range; `place` is its topic and partition.
+
+    Raises:
+        CorruptBatchError: it is damaged.
+    """
+    last = found.first_offset + found.header.count - 1
+    begin = max(start, found.first_offset)
+    try:
+        columns = open_payload(found.header, found.payload)
+        return _events(place, found, columns, range(begin, min(stop, last + 1)))
+    except BatchDamagedError as error:
+        raise corrupt(place, found.first_offset, last, str(error)) from error
+
+
+def _events(
+    place: tuple[str, int], found: Loaded, columns: Columns, offsets: range
+) -> list[StoredEvent]:
+    topic, partition = place
+    begin, end = offsets.start - found.first_offset, offsets.stop - found.first_offset
+    keys = columns.keys(begin, end)
+    properties = columns.properties(begin, end)
+    enqueued_at = instant(found.header.enqueued_us)
+    skipped = offsets.start % EVENTS_PER_ORIGIN
+    origins = [
+        repeat(Origin(topic, partition, enqueued_at, offset), EVENTS_PER_ORIGIN)
+        for offset in range(offsets.start - skipped, offsets.stop, EVENTS_PER_ORIGIN)
+    ]
+    return list(
+        map(
+            StoredEvent,
+            columns.bodies(begin, end),
+            repeat(None) if keys is None else keys,
+            repeat(NO_PROPERTIES)
+            if properties is None
+            else [MappingProxyType(own) if own else NO_PROPERTIES for own in properties],
+            islice(cycle(_PLACES), skipped, None),
+            islice(chain.from_iterable(origins), skipped, None),
+        )
+    )
 
 
 def fetch(view: PartitionView, topic: str, retention: Retention, wanted: Wanted) -> Fetched:
@@ -147,24 +163,16 @@ def _range(
         return wanted.start, wanted.start + wanted.max_events
     tail = view.tail()
     beginning = view.beginning(retention, tail)
-    start = _offset(view, wanted.start, beginning, tail)
+    start = offset_of(view, wanted.start, beginning, tail)
     if not beginning <= start <= tail.next_offset:
-        there = f"has offsets {beginning} to {tail.next_offset - 1}"
-        raise OffsetOutOfRangeError(
-            f"partition {view.partition} of topic {topic!r} "
-            f"{there if beginning < tail.next_offset else 'is empty'} and goes on at "
-            f"{tail.next_offset}: there is no offset {start}",
-            offset=start,
-            beginning_offset=beginning,
-            next_offset=tail.next_offset,
-        )
+        raise out_of_range(topic, view.partition, start, beginning, tail.next_offset)
     stop = min(tail.next_offset, start + wanted.max_events)
     if wanted.end is not None:
-        stop = min(stop, _offset(view, wanted.end, beginning, tail))
+        stop = min(stop, offset_of(view, wanted.end, beginning, tail))
     return start, stop
 
 
-def _offset(view: PartitionView, position: _Parsed, beginning: int, tail: Tail) -> int:
+def offset_of(view: PartitionView, position: _Parsed, beginning: int, tail: Tail) -> int:
     """The offset a position stands for."""
     if isinstance(position, datetime):
         return view.offset_at(microseconds(position), beginning, tail)
@@ -175,37 +183,53 @@ def _offset(view: PartitionView, position: _Parsed, beginning: int, tail: Tail) 
 
 def _collect(
     view: PartitionView, topic: str, start: int, stop: int, max_bytes: int | None
-) -> tuple[list[_Found], CorruptBatchError | None]:
+) -> tuple[list[Loaded], CorruptBatchError | None]:
     """The batches of a range, up to the first damaged one or until they hold `max_bytes`."""
-    found: list[_Found] = []
+    found: list[Loaded] = []
     raw_bytes = 0
     at = start
-    while at < stop and (max_bytes is None or raw_bytes <= max_bytes):
-        batch = view.batch_at(at)
-        if batch is None:
-            break
-        if batch.header is None:
-            return found, corrupt((topic, view.partition), at, batch.last_offset, batch.damage)
-        first = batch.last_offset + 1 - batch.header.count
-        if first > at:
-            return found, corrupt((topic, view.partition), at, first - 1, "they are missing")
-        try:
-            found.append(_Found(first, batch.header, view.payload(batch)))
-        except BatchDamagedError as error:
-            return found, corrupt((topic, view.partition), at, batch.last_offset, str(error))
-        raw_bytes += batch.header.raw_bytes
-        at = batch.last_offset + 1
+    try:
+        while at < stop and (max_bytes is None or raw_bytes <= max_bytes):
+            batch = find(view, topic, at)
+            if batch is None:
+                break
+            some = load(view, topic, batch)
+            found.append(some)
+            raw_bytes += some.header.raw_bytes
+            at = batch.last_offset + 1
+    except CorruptBatchError as error:
+        return found, error
     return found, None
 
 
-def corrupt(place: tuple[str, int], first: int, last: int, reason: str) -> CorruptBatchError:
-    """The error for a batch that does not check out; `place` is its topic and partition."""
-    topic, partition = place
-    return CorruptBatchError(
-        f"topic {topic!r}, partition {partition}, offsets {first} to {last}: {reason}; "
-        f"reading can go on at {last + 1}",
-        topic=topic,
-        partition=partition,
-        first_offset=first,
-        last_offset=last,
-    )
+def find(view: PartitionView, topic: str, offset: int) -> Batch | None:
+    """The batch that holds the event at `offset`; None if nothing is there, nor behind it.
+
+    Raises:
+        CorruptBatchError: it is damaged, or missing.
+    """
+    batch = view.batch_at(offset)
+    if batch is None:
+        return None
+    place = (topic, view.partition)
+    if batch.header is None:
+        raise corrupt(place, offset, batch.last_offset, batch.damage)
+    first = batch.last_offset + 1 - batch.header.count
+    if first > offset:
+        raise corrupt(place, offset, first - 1, "they are missing")
+    return batch
+
+
+def load(view: PartitionView, topic: str, batch: Batch) -> Loaded:
+    """The payload of a batch just found, which the cursor still stands on.
+
+    Raises:
+        CorruptBatchError: a part of it is missing.
+    """
+    assert batch.header is not None
+    first = batch.last_offset + 1 - batch.header.count
+    try:
+        return Loaded(first, batch.header, view.payload(batch))
+    except BatchDamagedError as error:
+        place = (topic, view.partition)
+        raise corrupt(place, first, batch.last_offset, str(error)) from error

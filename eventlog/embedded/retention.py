@@ -78,6 +78,7 @@ def remove_deleted(writer: Writer, most_rows: int) -> bool:
     for first, behind in (
         (keys.encode_batch_key(topic_id, 0, 0), keys.encode_batch_key(topic_id + 1, 0, 0)),
         (keys.floor_key(topic_id, 0), keys.floor_key(topic_id + 1, 0)),
+        (keys.producer_key(topic_id, ""), keys.producer_key(topic_id + 1, "")),
     ):
         most_rows -= writer.remove_rows(first, behind, most_rows)
         if not writer.is_empty(first, behind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from eventlog.checks import check_count, seconds
 from eventlog.embedded.catalog import Compression
 
 __all__ = ["check_bytes", "check_compression", "check_count", "retention_us", "seconds"]
@@ -14,15 +15,6 @@ MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 MAX_APPEND_BYTES: Final = 128 * 1024 * 1024
 
 _MICROSECOND: Final = timedelta(microseconds=1)
-
-
-def check_count(value: object, what: str, most: int) -> int:
-    """`value`, if it is an integer from 1 to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is an int, not {type(value).__name__}: {value!r:.80}")
-    if not 1 <= value <= most:
-        raise ValueError(f"{what} is from 1 to {most:,}, not {value:,}")
-    return value
 
 
 def check_bytes(value: object, what: str) -> int | None:
@@ -37,17 +29,6 @@ def check_compression(value: object) -> Compression:
     if value == "none":
         return "none"
     raise ValueError(f"compression is 'zstd' or 'none', not {value!r:.80}")
-
-
-def seconds(value: object, what: str) -> float:
-    """A length of time in seconds, 0 or more."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{what} is seconds or a timedelta, not {type(value).__name__}")
-    if not value >= 0:
-        raise ValueError(f"{what} is 0 seconds or more, not {value!r}")
-    return float(value)
 
 
 def retention_us(value: object) -> int | None:

@@ -34,6 +34,7 @@ from eventlog.embedded.environment_file import check_environment_file, map_size_
 from eventlog.embedded.growth import Growth
 from eventlog.embedded.locks import Gate, ProcessLock
 from eventlog.embedded.opening import MAX_READERS, open_lmdb
+from eventlog.embedded.wakeup import Wakeup
 from eventlog.errors import (
     ClosedError,
     EventLogError,
@@ -87,6 +88,7 @@ class Environment:
             self._unlock()
             raise _other_durability(directory, control.durability, options.durability)
         self._control = files.ControlFile(directory)
+        self.wakeup = Wakeup(directory, self._last_transaction, read_only=options.read_only)
         self._lmdb: lmdb.Environment | None = None
         self.growth: Growth | None = None
         self.generation = b""
@@ -96,6 +98,7 @@ class Environment:
             self._open()
         except BaseException:
             self._unlock()
+            self.wakeup.close()
             self._control.close()
             raise
 
@@ -139,6 +142,7 @@ class Environment:
                 self._close()
             finally:
                 self.gate.open(thread)
+            self.wakeup.close()
             self._control.close()
             self._unlock()
 
@@ -253,6 +257,7 @@ class Environment:
     def _make_writable(self) -> None:
         self._lock()
         self.read_only = False
+        self.wakeup.make_writable()
         self.reopen()
 
     # Transactions
@@ -319,6 +324,9 @@ class Environment:
             raise LogBusyError(f"all {MAX_READERS} reader slots of {self.directory} are taken")
         time.sleep(0.001)
 
+    def _last_transaction(self) -> int:
+        return self.look(lambda transaction: int(transaction.id()), lock_timeout=0)
+
     @property
     def lmdb(self) -> lmdb.Environment:
         """The LMDB environment itself, of the current generation; inside the gate only."""
@@ -359,6 +367,7 @@ class Environment:
         self.gate = Gate(MAX_READS_PER_PROCESS)
         self.committer = Committer(self)
         self.reopening = threading.Lock()
+        self.wakeup.renew()
         if quiet:
             self._close()
         elif self._lmdb is not None:

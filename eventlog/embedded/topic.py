@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -10,30 +9,27 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
 
+from eventlog.callbacks import Callback
+from eventlog.delivery import Delivery
 from eventlog.embedded import keys, settings
 from eventlog.embedded.append import (
-    Columns,
-    Part,
     TopicState,
+    check_expected,
     check_partition,
     gather,
     gather_one,
-    prepare,
 )
+from eventlog.embedded.appender import Appender
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Fetched, Wanted, fetch
+from eventlog.embedded.outlet import EmbeddedOutlet
 from eventlog.embedded.partition import PartitionView, Tail
-from eventlog.embedded.retention import Removed, remove_deleted, trim
+from eventlog.embedded.retention import trim
 from eventlog.embedded.writer import STEP_ROWS, Writer
 from eventlog.errors import (
     CorruptBatchError,
-    EventLogError,
-    EventTooLargeError,
     OffsetOutOfRangeError,
-    PartitionNotFoundError,
     TopicNotFoundError,
-    UnexpectedOffsetError,
-    UnsupportedOperationError,
 )
 from eventlog.event import Event, Key, PropertyValue, StoredEvent
 from eventlog.log import Body, Duration, PartitionInfo, Receipt, Topic
@@ -49,18 +45,18 @@ from eventlog.positions import (
     of_partition,
     parse,
 )
+from eventlog.producer import Producer
 
 if TYPE_CHECKING:
+    from eventlog.blobs import BlobStore
+    from eventlog.consumer import Consumer, LostRange
     from eventlog.embedded.engine import EmbeddedLog
+    from eventlog.group import ConsumerGroup
 
 __all__ = ["EmbeddedTopic"]
 
 _UNCHANGED: Final[Any] = object()
 _CATCH_UP_SECONDS: Final = 0.5
-
-
-class _ChangedError(Exception):
-    """The topic is not what the work was prepared for; look again and prepare it anew."""
 
 
 class EmbeddedTopic(Topic):
@@ -69,6 +65,7 @@ class EmbeddedTopic(Topic):
     def __init__(self, log: EmbeddedLog, record: TopicRecord, stored: bytes) -> None:
         self._log = log
         self._key = keys.topic_key(record.name)
+        self.appender = Appender(self, log)
         self._take_record(record, stored)
 
     def __repr__(self) -> str:
@@ -77,51 +74,59 @@ class EmbeddedTopic(Topic):
     # What it is
 
     @property
+    def log(self) -> EmbeddedLog:
+        return self._log
+
+    @property
+    def id(self) -> str:
+        return str(self.state.record.id)
+
+    @property
     def name(self) -> str:
-        return self._state.record.name
+        return self.state.record.name
 
     @property
     def partitions(self) -> int:
-        return self._state.record.partitions
+        return self.state.record.partitions
 
     @property
     def retention(self) -> timedelta | None:
-        length = self._state.record.retention_us
+        length = self.state.record.retention_us
         return None if length is None else timedelta(microseconds=length)
 
     @property
     def retention_bytes(self) -> int | None:
-        return self._state.record.retention_bytes
+        return self.state.record.retention_bytes
 
     @property
     def compression(self) -> str:
-        return self._state.record.compression
+        return self.state.record.compression
 
     @property
     def partitioner(self) -> str:
-        return self._state.record.partitioner
+        return self.state.record.partitioner
 
     @property
     def max_event_bytes(self) -> int:
-        return self._state.record.max_event_bytes
+        return self.state.record.max_event_bytes
 
     @property
     def created_at(self) -> datetime:
-        return instant(self._state.record.created_us)
+        return instant(self.state.record.created_us)
 
     def _take_record(self, record: TopicRecord, stored: bytes) -> None:
         function = self._log.partition_function(record.partitioner)
-        self._state = TopicState(
+        self.state = TopicState(
             record,
             stored,
             None if function is None else KeyPartitioner(function, record.partitions),
             RoundRobin(record.partitions),
         )
 
-    def _look(self, transaction: lmdb.Transaction | Writer) -> TopicState:
+    def look(self, transaction: lmdb.Transaction | Writer) -> TopicState:
         """What the topic is now; the log may have been changed by another process."""
         stored = transaction.get(self._key)
-        state = self._state
+        state = self.state
         if stored is None:
             raise self._gone()
         if stored != state.stored:
@@ -129,14 +134,14 @@ class EmbeddedTopic(Topic):
             if record.id != state.record.id:
                 raise self._gone()
             self._take_record(record, bytes(stored))
-        return self._state
+        return self.state
 
-    def _refresh(self) -> TopicState:
+    def refresh(self) -> TopicState:
         """What the topic is now."""
-        state = self._log.look(self._look)
+        state = self._log.look(self.look)
         if state.partitioner is None and self._log.partition_function(state.record.partitioner):
             self._take_record(state.record, state.stored)  # it was handed in since
-        return self._state
+        return self.state
 
     def _gone(self) -> TopicNotFoundError:
         return TopicNotFoundError(
@@ -183,7 +188,7 @@ class EmbeddedTopic(Topic):
 
     def _change(self, changes_to: Any) -> None:
         def work(writer: Writer) -> tuple[TopicRecord, bytes]:
-            record = self._look(writer).record
+            record = self.look(writer).record
             old = {name: getattr(record, name) for name in record.__struct_fields__}
             changed = TopicRecord(**{**old, **changes_to(record)})
             stored = changed.encode()
@@ -205,9 +210,9 @@ class EmbeddedTopic(Topic):
         timeout: Duration | None = None,
     ) -> Receipt:
         if expect_next is not None:
-            _check_expected(expect_next, partition, key)
+            check_expected(expect_next, partition, key)
         columns = gather_one(body, key, properties)
-        return self._store(columns, partition, expect_next, timeout)[0]
+        return self.appender.store(columns, partition, expect_next, timeout)[0]
 
     def append_batch(
         self,
@@ -220,89 +225,77 @@ class EmbeddedTopic(Topic):
         columns = gather(events, key)
         if not columns.bodies:
             return []
-        return self._store(columns, partition, None, timeout)
+        return self.appender.store(columns, partition, None, timeout)
 
-    def _store(
+    def producer(
         self,
-        columns: Columns,
-        partition: int | None,
-        expect_next: int | None,
-        timeout: Duration | None,
-    ) -> list[Receipt]:
-        """Encode, commit, and do both again if the topic was changed in between."""
-        while True:
-            state = self._state
-            try:
-                parts = prepare(state, columns, partition)
-            except (PartitionNotFoundError, EventTooLargeError, UnsupportedOperationError):
-                if self._refresh() is state:
-                    raise
-                continue
+        *,
+        linger: Duration = 0.005,
+        max_batch_events: int = 10_000,
+        max_batch_bytes: int = 2**20,
+        max_buffered_bytes: int = 64 * 2**20,
+        producer_id: str | None = None,
+        on_delivery: Callback[Delivery] | None = None,
+    ) -> Producer:
+        self._log.refuse_reader()
+        producer = Producer(
+            EmbeddedOutlet(self),
+            linger=linger,
+            max_batch_events=max_batch_events,
+            max_batch_bytes=max_batch_bytes,
+            max_buffered_bytes=max_buffered_bytes,
+            producer_id=producer_id,
+            on_delivery=on_delivery,
+        )
+        self._log.producers.add(producer)
+        return producer
 
-            def work(
-                writer: Writer, state: TopicState = state, parts: list[Part] = parts
-            ) -> list[tuple[int, int]]:
-                return self._write(writer, state, parts, expect_next)
+    # Consuming
 
-            size = sum(batch.size for part in parts for batch in part.batches)
-            try:
-                stored = self._log.commit(work, timeout=timeout, size=size)
-            except _ChangedError:
-                continue
-            for part in parts:
-                if part.behind:
-                    self._catch_up(part)
-            return [
-                Receipt(part.partition, offset, part.count, instant(enqueued_us))
-                for part, (offset, enqueued_us) in zip(parts, stored, strict=True)
-            ]
+    def consumer(
+        self,
+        *,
+        partitions: int | Iterable[int] | None = None,
+        start: Position | PositionMap = EARLIEST,
+        end: Position | PositionMap | None = None,
+        follow: bool | None = None,
+        group: str | None = None,
+        order: Literal["partition", "time"] = "partition",
+        max_wait: Duration | None = None,
+        prefetch_bytes: int = 8 * 2**20,
+        on_lost: Callback[LostRange] | None = None,
+    ) -> Consumer:
+        from eventlog.consumer import Consumer
+        from eventlog.embedded.source import EmbeddedSource
+        from eventlog.group import group_store
 
-    def _write(
-        self, writer: Writer, state: TopicState, parts: list[Part], expect_next: int | None
-    ) -> list[tuple[int, int]]:
-        """The work of an append inside the transaction: refuse first, then change."""
-        if self._look(writer) is not state:
-            raise _ChangedError
-        record = state.record
-        if expect_next is not None:
-            actual = writer.tail(record.id, parts[0].partition).next_offset
-            if actual != expect_next:
-                raise UnexpectedOffsetError(
-                    f"the next offset of partition {parts[0].partition} of topic {record.name!r} "
-                    f"is {actual}, not {expect_next}",
-                    expected=expect_next,
-                    actual=actual,
-                )
-        writer.require_room([batch for part in parts for batch in part.batches])
-        stored = [writer.append(record.id, part.partition, part.batches) for part in parts]
-        if record.retention_us is not None or record.retention_bytes is not None:
-            writer.at_end(lambda: self._trim(writer, record, parts))
-        if self._log.leftovers:
-            self._log.leftovers = remove_deleted(writer, STEP_ROWS // 4)
-        return stored
+        consumer = Consumer(
+            EmbeddedSource(self),
+            partitions=partitions,
+            start=start,
+            end=end,
+            follow=follow,
+            group=None
+            if group is None
+            else group_store(self, group, self._log.blobs, clock=self._log.now_us),
+            order=order,
+            max_wait=max_wait,
+            prefetch_bytes=prefetch_bytes,
+            on_lost=on_lost,
+        )
+        self._log.consumers.add(consumer)
+        return consumer
 
-    def _trim(self, writer: Writer, record: TopicRecord, parts: list[Part]) -> None:
-        """Remove what has expired in the partitions just appended to: about twice what came."""
-        retention = record.retention(writer.now_us)
-        for part in parts:
-            trimmed = trim(writer, record.id, part.partition, retention, 2 * self._rows(part) + 1)
-            part.behind = trimmed.more
+    def group(self, name: str, store: BlobStore | None = None) -> ConsumerGroup:
+        from eventlog.group import ConsumerGroup
 
-    def _catch_up(self, part: Part) -> None:
-        """After a large append: remove in steps of their own what did not go with it.
+        blobs = self._log.blobs if store is None else store
+        return ConsumerGroup(self, name, blobs, clock=self._log.now_us)
 
-        The append is stored, so nothing that goes wrong here is an error of its: what is not
-        removed now is removed later. For the same reason others are waited for only briefly.
-        """
-        with contextlib.suppress(EventLogError):
-            steps = 2 * self._rows(part) // STEP_ROWS
-            while part.behind and steps:
-                part.behind = self._expire_step(part.partition).more
-                steps -= 1
+    def groups(self, store: BlobStore | None = None) -> list[ConsumerGroup]:
+        from eventlog.group import groups_of
 
-    def _rows(self, part: Part) -> int:
-        chunk_bytes = self._log.environment.chunk_bytes
-        return sum(-(-batch.size // chunk_bytes) for batch in part.batches)
+        return groups_of(self, self._log.blobs if store is None else store)
 
     # Reading
 
@@ -338,7 +331,7 @@ class EmbeddedTopic(Topic):
 
     def _fetch(self, partition: int, now_us: int, wanted: Wanted) -> list[StoredEvent]:
         def find(transaction: lmdb.Transaction) -> Fetched:
-            record = self._look(transaction).record
+            record = self.look(transaction).record
             view = PartitionView(transaction, record.id, check_partition(record, partition))
             return fetch(view, record.name, record.retention(now_us), wanted)
 
@@ -375,7 +368,7 @@ class EmbeddedTopic(Topic):
         self, transaction: lmdb.Transaction, partition: int
     ) -> tuple[PartitionView, int, Tail]:
         """A partition, where it begins now, and its tail."""
-        record = self._look(transaction).record
+        record = self.look(transaction).record
         view = PartitionView(transaction, record.id, check_partition(record, partition))
         tail = view.tail()
         return view, view.beginning(record.retention(self._log.now_us()), tail), tail
@@ -393,7 +386,7 @@ class EmbeddedTopic(Topic):
 
     def _expire_some(self, writer: Writer, partition: int) -> tuple[int, int | None]:
         """Remove what a step allows from `partition` on; the events, and where to go on."""
-        record = self._look(writer).record
+        record = self.look(writer).record
         removed = 0
         for number in range(partition, record.partitions):
             step = trim(writer, record.id, number, record.retention(writer.now_us), STEP_ROWS)
@@ -401,18 +394,3 @@ class EmbeddedTopic(Topic):
             if step.more:
                 return removed, number
         return removed, None
-
-    def _expire_step(self, partition: int) -> Removed:
-        def work(writer: Writer) -> Removed:
-            record = self._look(writer).record
-            retention = record.retention(writer.now_us)
-            return trim(writer, record.id, partition, retention, STEP_ROWS)
-
-        return self._log.commit(work, timeout=_CATCH_UP_SECONDS)
-
-
-def _check_expected(expect_next: object, partition: object, key: object) -> None:
-    if type(expect_next) is not int:
-        raise TypeError(f"expect_next is an int, not {type(expect_next).__name__}")
-    if partition is None and key is None:
-        raise ValueError("expect_next needs a partition or a key: whose next offset is meant?")

@@ -8,7 +8,7 @@ first change, so that one caller's mistake spoils nobody else's work in the same
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import lmdb
@@ -16,6 +16,7 @@ import lmdb
 from eventlog.embedded import keys
 from eventlog.embedded.batch import EncodedBatch, merged
 from eventlog.embedded.partition import PartitionView, Tail
+from eventlog.embedded.wakeup_file import BLOBS, EVERYTHING, Place
 from eventlog.errors import LogFullError
 from eventlog.positions import LAST_INSTANT_US
 
@@ -30,6 +31,13 @@ STEP_ROWS: Final = 384
 They free fewer pages than fit one page of LMDB's free list (some 500): a longer record of freed
 pages would itself need adjacent pages, and adjacent pages are what a log never needs.
 """
+
+_PLACES: Final = {
+    keys.BLOB_PREFIX[0]: BLOBS,
+    keys.DELETED_PREFIX[0]: EVERYTHING,
+    keys.TOPIC_PREFIX[0]: EVERYTHING,
+}
+"""Whom a change of a row concerns, by the first letter of its key; batches aside."""
 
 _MOST_TAILS: Final = 20_000
 PAGES_BESIDE_CHUNKS: Final = 16
@@ -71,7 +79,13 @@ class _Pending(NamedTuple):
 
 
 class Writer:
-    """One write transaction."""
+    """One write transaction.
+
+    Attributes:
+        now_us: when it began, in microseconds since 1970.
+        changes: how many it has made so far.
+        places: what they are of interest for; see `Wakeup.committed`.
+    """
 
     def __init__(
         self,
@@ -83,6 +97,7 @@ class Writer:
         self.environment = environment
         self.now_us = min(environment.clock(), LAST_INSTANT_US)
         self.changes = 0
+        self.places: set[Place] = set()
         self._transaction = transaction
         self._tails = tails
         self._free_pages = free_pages
@@ -109,15 +124,29 @@ class Writer:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store `value` under `key`, in place of what is there."""
-        self.changes += 1
+        self._note_change(key)
         self._transaction.put(key, value)
         self._seen[key] = value
 
     def delete(self, key: bytes) -> bool:
         """Remove `key`; False if it is not there."""
-        self.changes += 1
+        self._note_change(key)
         self._seen[key] = None
         return self._transaction.delete(key)
+
+    def rows(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose keys begin with `prefix`, in order; for what is few and small."""
+        if self._cursor.set_range(prefix):
+            for key, value in self._cursor.iternext():
+                if not bytes(key).startswith(prefix):
+                    return
+                yield bytes(key), bytes(value)
+
+    def _note_change(self, key: bytes) -> None:
+        self.changes += 1
+        place = _PLACES.get(key[0])
+        if place is not None:
+            self.places.add(place)
 
     def first_key(self, prefix: bytes) -> bytes | None:
         """The first key that begins with `prefix`."""
@@ -206,6 +235,7 @@ class Writer:
         for batch in batches:
             following += batch.count
         self.changes += 1
+        self.places.add((topic_id, partition))
         self._tails[topic_id, partition] = Tail(following, enqueued_us, position)
         pending = self._pending.get((topic_id, partition))
         if pending is None:

@@ -271,7 +271,7 @@ def test_after_a_failed_commit_offsets_go_on_where_they_were(
     handle: Any = topic
 
     def fail(writer: Writer) -> None:
-        record = handle._state.record
+        record = handle.state.record
         _, batches = record, commit_batches(b"lost")
         writer.append(record.id, 0, batches)
         raise KeyError

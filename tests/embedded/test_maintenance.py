@@ -28,7 +28,7 @@ from eventlog import (
 )
 from eventlog.embedded import directory as files
 from eventlog.embedded import engine, keys
-from eventlog.embedded import topic as topics
+from eventlog.embedded import appender
 from eventlog.embedded.retention import remove_deleted
 from eventlog.embedded.writer import STEP_ROWS, Writer
 
@@ -652,7 +652,7 @@ def test_a_topic_of_thousands_of_chunks_goes_in_small_steps_beside_an_appender(
         return more
 
     monkeypatch.setattr(engine, "remove_deleted", counted)
-    monkeypatch.setattr(topics, "remove_deleted", counted)
+    monkeypatch.setattr(appender, "remove_deleted", counted)
     with eventlog.open(fast_path) as log:
         big = log.create_topic("big", partitions=2, compression="none")
         for partition in (0, 1):

@@ -520,7 +520,7 @@ class LogMachine(RuleBasedStateMachine):
 
         def look(transaction: lmdb.Transaction) -> list[Cut]:
             cuts: list[Cut] = []
-            view = PartitionView(transaction, handle._state.record.id, partition)
+            view = PartitionView(transaction, handle.state.record.id, partition)
             while (batch := view.batch_at(cuts[-1].last + 1 if cuts else offset)) is not None:
                 header = batch.header
                 assert header is not None

@@ -388,10 +388,10 @@ def test_appends_that_share_a_commit_share_its_step(
 
     def together(writer: Writer) -> None:
         """What a group commit is: several appends in one transaction."""
-        state = topic._state
+        state = topic.state
         for partition in range(8):
             parts = prepare(state, gather_one(bytes(400_000), None, None), partition)
-            topic._write(writer, state, parts, None)
+            topic.appender.write(writer, state, parts)
 
     (removed,) = removed_by_each_commit(
         log, monkeypatch, lambda: committer.run(together, timeout=10)
@@ -454,7 +454,7 @@ def begun_to_remove(log: EmbeddedLog, clock: Clock) -> Topic:
     clock.advance(1)
     before = rows(log)
     any_topic: Any = topic
-    any_topic._expire_step(0)
+    any_topic.appender._expire_step(0)
     assert before - STEP_ROWS <= rows(log) < before
     return topic
 

@@ -1,0 +1,263 @@
+"""A consumer's hold on the partitions of a group: claimed, moved on, looked after, given back.
+
+What a checkpoint may cover is what the consumer handed out since the last reset it took notice of:
+see `Yielded.era`. Whatever runs in which thread, what was handed out before a reset is never
+written behind it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from eventlog.errors import (
+    ConsumerDisconnectedError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from eventlog.blobs import BlobStore
+    from eventlog.checkpoints import CheckpointResetError, GroupStore
+
+__all__ = ["Claims", "ClaimsFence", "Yielded"]
+
+_logger: Final = logging.getLogger("eventlog")
+
+
+class Yielded(NamedTuple):
+    """The last event of a partition that was handed out and is not checkpointed.
+
+    Attributes:
+        era: how many resets of the group the consumer knew of there.
+    """
+
+    partition: int
+    offset: int
+    enqueued_at: datetime
+    era: int
+
+
+class _Claim:
+    """What is known of one partition's checkpoint.
+
+    Attributes:
+        era: how many resets were found.
+        told_era: how many of them the consumer knows of.
+        reset: the last one, until it is told: its era, and where to go on.
+    """
+
+    def __init__(self, offset: int, etag: str) -> None:
+        self.offset = offset
+        self.etag = etag
+        self.era = 0
+        self.told_era = 0
+        self.reset: tuple[int, int] | None = None
+
+
+class Claims:
+    """The partitions one consumer has claimed. Thread-safe; its methods block.
+
+    Attributes:
+        owner: the identity it claims them under: a new one for each consumer.
+        store: the group's documents.
+    """
+
+    def __init__(self, store: GroupStore) -> None:
+        self.store: Final = store
+        self.owner: Final = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._mutex = threading.RLock()  # a signal handler may close the consumer
+        self._claims: dict[int, _Claim] = {}
+        self._unreleased: dict[int, _Claim] = {}
+        self._disconnected: ConsumerDisconnectedError | None = None
+        self._store_is_there = True
+
+    def claim(self, partition: int, start: int) -> int:
+        """Claim a partition; the offset at which the group goes on: `start` if it never began.
+
+        Raises:
+            ConsumerDisconnectedError: a host owns it, or a later consumer has it.
+        """
+        with self._mutex:
+            checkpoint, etag = self.store.claim(partition, self.owner, start)
+            self._claims[partition] = self._unreleased[partition] = _Claim(checkpoint.offset, etag)
+            return checkpoint.offset + 1
+
+    def offset(self, partition: int) -> int:
+        """The offset of its checkpoint."""
+        return self._claims[partition].offset
+
+    def era(self, partition: int) -> int:
+        """How many resets of it `take_resets` has told of."""
+        return self._claims[partition].told_era
+
+    def etag_of_era(self, partition: int, era: int) -> str:
+        """The checkpoint's etag, as long as there was no reset after `era`.
+
+        Raises:
+            PreconditionFailedError: there was.
+        """
+        claim = self._claims[partition]
+        if claim.era != era:
+            raise _was_reset(partition)
+        return claim.etag
+
+    def etag(self, partition: int) -> str:
+        """What tells its checkpoint from every other state of it."""
+        return self._claims[partition].etag
+
+    def take_resets(self) -> dict[int, int]:
+        """The partitions that were reset, and where to go on; each reset is told once.
+
+        From then on what is handed out belongs to the new era. Does not block.
+        """
+        resets = {}
+        for partition, claim in list(self._claims.items()):
+            reset, claim.reset = claim.reset, None
+            if reset is not None:
+                claim.told_era, resets[partition] = reset
+        return resets
+
+    def advance(self, yielded: Sequence[Yielded]) -> None:
+        """Checkpoint what was handed out.
+
+        Raises:
+            ConsumerDisconnectedError: another consumer or a host reads there now.
+        """
+        with self._mutex:
+            for one in yielded:
+                claim = self._claims[one.partition]
+                self._refuse_disconnected()
+                if one.era == claim.era and one.offset > claim.offset:
+                    self._advance(claim, one)
+
+    def _advance(self, claim: _Claim, one: Yielded) -> None:
+        from eventlog.checkpoints import CheckpointResetError
+
+        try:
+            claim.etag = self.store.advance(
+                one.partition, self.owner, one.offset, one.enqueued_at, claim.etag
+            )
+            claim.offset = one.offset
+        except CheckpointResetError as reset:
+            self._reset(reset)
+        except ConsumerDisconnectedError as error:
+            self._disconnected = error
+            raise
+
+    def note(self, yielded: Sequence[Yielded], etags: Sequence[str]) -> None:
+        """They were checkpointed otherwise, in a transaction."""
+        with self._mutex:
+            for one, etag in zip(yielded, etags, strict=True):
+                claim = self._claims[one.partition]
+                if one.era == claim.era:
+                    claim.offset, claim.etag = one.offset, etag
+
+    def check(self) -> None:
+        """Look whether all of them are still this consumer's.
+
+        A store that cannot be reached says nothing about that: reading goes on, and a checkpoint
+        will tell.
+
+        Raises:
+            ConsumerDisconnectedError: another consumer or a host reads there now.
+        """
+        with self._mutex:
+            self._refuse_disconnected()
+            try:
+                self._look()
+                self._store_is_there = True
+            except ConsumerDisconnectedError as error:
+                self._disconnected = error
+                raise
+            except StoreUnavailableError as error:
+                if self._store_is_there:
+                    _logger.warning("group %r: %s", self.store.ids.group, error)
+                self._store_is_there = False
+
+    def _look(self) -> None:
+        from eventlog.checkpoints import CheckpointResetError
+
+        while True:
+            etags = {partition: claim.etag for partition, claim in self._claims.items()}
+            try:
+                etags = self.store.still_mine(self.owner, etags)
+            except CheckpointResetError as reset:
+                self._reset(reset)
+                continue
+            for partition, etag in etags.items():
+                self._claims[partition].etag = etag
+            return
+
+    def _reset(self, reset: CheckpointResetError) -> None:
+        claim = self._claims[reset.partition]
+        claim.etag = reset.etag
+        claim.offset = reset.checkpoint.offset
+        claim.era += 1
+        claim.reset = (claim.era, reset.checkpoint.offset + 1)
+
+    def _refuse_disconnected(self) -> None:
+        if self._disconnected is not None:
+            raise copy.copy(self._disconnected)
+
+    def release(self) -> None:
+        """Give all of them back, as far as that can be done."""
+        with self._mutex:
+            claims, self._unreleased = self._unreleased, {}
+            for partition, claim in claims.items():
+                self.store.release(partition, self.owner, claim.etag)
+
+
+class ClaimsFence:
+    """What was handed out, checkpointed as part of a transaction; see `eventlog.transaction.Fence`.
+
+    Whoever is not the reader any more, or was reset, has its transaction fail.
+    """
+
+    def __init__(self, claims: Claims, yielded: Sequence[Yielded]) -> None:
+        self._claims = claims
+        self._yielded = yielded
+        self._etags: list[str] = []
+
+    def check(self, blobs: BlobStore) -> None:
+        """Advance the checkpoints in the transaction.
+
+        Raises:
+            ConsumerDisconnectedError: another consumer or a host reads there now.
+            PreconditionFailedError: a person has reset the group since.
+        """
+        from eventlog.checkpoints import CheckpointResetError
+
+        store = self._claims.store.within(blobs)
+        owner = self._claims.owner
+        try:
+            self._etags = [
+                store.advance(
+                    one.partition,
+                    owner,
+                    one.offset,
+                    one.enqueued_at,
+                    self._claims.etag_of_era(one.partition, one.era),
+                )
+                for one in self._yielded
+            ]
+        except CheckpointResetError as reset:
+            raise _was_reset(reset.partition) from None
+
+    def committed(self) -> None:
+        """They stand."""
+        self._claims.note(self._yielded, self._etags)
+
+
+def _was_reset(partition: int) -> PreconditionFailedError:
+    return PreconditionFailedError(
+        f"the group was reset in partition {partition}: what was read before does not count, and "
+        "nothing of this transaction was stored"
+    )

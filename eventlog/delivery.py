@@ -1,0 +1,362 @@
+"""What a producer has accepted, until it is stored: parcels of batches, and the deliveries of them.
+
+A `Parcel` is what a producer gathers between two times of sending; it holds one `Batch` for each
+partition. Nothing is made per event but its `Delivery`, which is a batch and a place in it: the
+outcome of thousands of events is set at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+
+from eventlog.checks import seconds
+from eventlog.event import (
+    NO_PROPERTIES,
+    Event,
+    Key,
+    PropertyValue,
+    body_bytes,
+    checked_key,
+    checked_properties,
+)
+from eventlog.log import Body, Duration, Receipt
+from eventlog.waiting import Completion
+
+__all__ = ["EVENT_BYTES", "Accepted", "Batch", "Columns", "Delivery", "Failures", "Parcel", "again"]
+
+_DUPLICATE: Final = -1
+_PLAIN_KEYS: Final = frozenset({str, bytes, type(None)})
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+EVENT_BYTES: Final = 64
+"""What an event is reckoned at beside its body and properties."""
+
+
+class Accepted(NamedTuple):
+    """An event that was checked, and how much of a buffer it takes."""
+
+    body: bytes
+    key: Key | None
+    properties: dict[str, PropertyValue] | None
+    size: int
+
+    @classmethod
+    def checked(
+        cls, body: Body, key: Key | None, properties: Mapping[str, PropertyValue] | None
+    ) -> Self:
+        """What a caller handed in; see `Event`."""
+        body = body if type(body) is bytes else body_bytes(body)
+        key = None if key is None else checked_key(key)
+        own = None if properties is None else dict(checked_properties(properties)) or None
+        size = len(body) + EVENT_BYTES
+        return cls(body, key, own, size if own is None else size + len(_encode(own)))
+
+
+class _WithProperties(NamedTuple):
+    """What stands in a row instead of the key, if the event has properties."""
+
+    key: Key | None
+    properties: dict[str, PropertyValue]
+
+
+class Columns(NamedTuple):
+    """Events as columns; `properties` is None where no event has any."""
+
+    bodies: list[bytes]
+    keys: list[Key | None]
+    properties: list[dict[str, PropertyValue] | None] | None
+
+
+class Batch:
+    """Events of one partition, and where they were stored.
+
+    What repeats a sequence that was sent before is in a batch of its own, of which nothing is
+    stored; its `offset` stays -1.
+
+    Attributes:
+        rows: of each event two places, for its body and its key. They are added with one
+            operation of the interpreter, so that whatever interrupts, and whichever threads send,
+            every body has its key.
+        end: how many of `rows` are stored, once the parcel was taken.
+        looked_at: ends of the rows of those that failed and were asked for their outcome.
+    """
+
+    __slots__ = (
+        "end",
+        "enqueued_at",
+        "error",
+        "has_properties",
+        "looked_at",
+        "offset",
+        "parcel",
+        "partition",
+        "rows",
+    )
+
+    def __init__(self, parcel: Parcel, partition: int) -> None:
+        self.parcel = parcel
+        self.partition = partition
+        self.rows: list[Any] = []
+        self.has_properties = False
+        self.end = 0
+        self.offset = _DUPLICATE
+        self.enqueued_at: datetime | None = None
+        self.error: BaseException | None = None
+        self.looked_at: set[int] = set()
+
+    @property
+    def count(self) -> int:
+        """How many events it has."""
+        return (self.end if self.parcel.taken else len(self.rows)) // 2
+
+    def row(self, event: Accepted) -> tuple[bytes, Any]:
+        """What is to be added to `rows` for an event."""
+        if event.properties is None:
+            return event.body, event.key
+        self.has_properties = True
+        return event.body, _WithProperties(event.key, event.properties)
+
+    def columns(self) -> Columns:
+        """Its events, once its parcel was taken."""
+        bodies = self.rows[0 : self.end : 2]
+        keys: list[Any] = self.rows[1 : self.end : 2]
+        properties = None
+        if self.has_properties:
+            rich = [key if type(key) is _WithProperties else None for key in keys]
+            properties = [own and own.properties for own in rich]
+            keys = [key if own is None else own.key for key, own in zip(keys, rich, strict=True)]
+        if not _PLAIN_KEYS.issuperset(map(type, keys)):  # sent after a plain one that equals it
+            keys = [None if key is None else checked_key(key) for key in keys]
+        return Columns(bodies, keys, properties)
+
+    def event(self, end: int) -> Event | None:
+        """The event whose row ends there; None once it is forgotten."""
+        if end > len(self.rows):
+            return None
+        body, key = self.rows[end - 2 : end]
+        if type(key) is _WithProperties:
+            return Event(body, key.key, key.properties)
+        return Event(body, key, NO_PROPERTIES)
+
+    def receipt(self, end: int) -> Receipt:
+        """The receipt of that event, which was stored, or is a duplicate."""
+        assert self.enqueued_at is not None
+        if self.offset == _DUPLICATE:
+            return Receipt(self.partition, -1, 0, self.enqueued_at, duplicate=True)
+        return Receipt(self.partition, self.offset + end // 2 - 1, 1, self.enqueued_at)
+
+    def deliveries(self) -> list[Delivery]:
+        """One for each of its events, once its parcel was taken."""
+        return [Delivery(self, end) for end in range(2, self.end + 2, 2)]
+
+    def stored(self, offset: int, enqueued_at: datetime) -> None:
+        """The first of its events has that offset."""
+        self.offset = offset
+        self.enqueued_at = enqueued_at
+
+
+class Parcel:
+    """What is sent together.
+
+    Attributes:
+        most: how many bytes it may have; of these
+        left: as many may be taken without a closer look, by whoever sends, and
+        rest: as many with one, under the producer's mutex.
+        bytes: how many it has, once it is sealed.
+        batches: by partition; None where there is none yet.
+        filled: those there are.
+        taken: whether it is being stored; what is added from then on is not part of it.
+        settled: whether every event of it has its outcome.
+        completion: done when it is settled.
+        reported: done when callbacks have been called too.
+    """
+
+    __slots__ = (
+        "batches",
+        "bytes",
+        "completion",
+        "deadline",
+        "duplicates",
+        "filled",
+        "first_sequence",
+        "last_sequence",
+        "left",
+        "most",
+        "reported",
+        "rest",
+        "settled",
+        "taken",
+    )
+
+    def __init__(self, most: int, partitions: int, deadline: float) -> None:
+        self.most = self.rest = most
+        self.left = 0
+        self.bytes = 0
+        self.deadline = deadline
+        self.batches: list[Batch | None] = [None] * partitions
+        self.filled: list[Batch] = []
+        self.duplicates: dict[int, Batch] = {}
+        self.first_sequence: int | None = None
+        self.last_sequence: int | None = None
+        self.taken = False
+        self.settled = False
+        self.completion: Completion[None] = Completion()
+        self.reported: Completion[None] = Completion()
+
+    @property
+    def used(self) -> int:
+        """How many bytes have been taken of it, before it is sealed."""
+        return self.most - self.rest - max(self.left, 0)
+
+    @property
+    def count(self) -> int:
+        """How many deliveries there are of it."""
+        return sum([batch.count for batch in self.all_batches()])
+
+    def batch(self, partition: int) -> Batch:
+        """The batch of a partition."""
+        batch = self.batches[partition]
+        if batch is None:
+            batch = Batch(self, partition)
+            # Without a call in between: what others can add to will be stored.
+            self.filled += (batch,)
+            self.batches[partition] = batch
+        return batch
+
+    def duplicate(self, partition: int) -> Batch:
+        """The batch of what repeats an earlier sequence."""
+        return self.duplicates.setdefault(partition, Batch(self, partition))
+
+    def all_batches(self) -> list[Batch]:
+        """Those with events to store, then those of duplicates."""
+        return [*self.filled, *self.duplicates.values()]
+
+    def take(self) -> None:
+        """Settle what is stored. Who adds an event looks at `taken` afterwards, so either the
+        event is counted here, or its sender sees that it may not have been.
+        """
+        self.taken = True
+        for batch in self.all_batches():
+            batch.end = len(batch.rows)
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing of it was stored."""
+        for batch in self.all_batches():
+            batch.error = error
+
+    def forget(self) -> None:
+        """Let go of the events that are stored."""
+        for batch in self.all_batches():
+            if batch.error is None:
+                batch.rows = []
+
+
+class Delivery(msgspec.Struct, gc=False, eq=False):
+    """What became of one event that a producer accepted: wait for it, or await it.
+
+    Giving up on waiting does not withdraw the event. Thread-safe.
+    """
+
+    _batch: Batch
+    _end: int
+
+    @property
+    def event(self) -> Event | None:
+        """The event, until it is stored and ``on_delivery`` was called: the topic has it then."""
+        return self._batch.event(self._end)
+
+    @property
+    def done(self) -> bool:
+        """Whether its outcome is known."""
+        return self._batch.parcel.completion.done
+
+    def result(self, timeout: Duration | None = None) -> Receipt:
+        """Wait until the event is durable; its receipt.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds. It may still be stored.
+            EventLogError: it was not stored.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise again(error) from error.__cause__
+        return self._batch.receipt(self._end)
+
+    def exception(self, timeout: Duration | None = None) -> BaseException | None:
+        """Wait likewise; why it was not stored, or None if it was.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds.
+        """
+        completion = self._batch.parcel.completion
+        if not completion.done:
+            completion.result(None if timeout is None else seconds(timeout, "timeout"))
+        return self._outcome()
+
+    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+        """Have `callback` called with this once its outcome is known, in any thread."""
+        self._batch.parcel.completion.add_done_callback(lambda _: callback(self))
+
+    def _outcome(self) -> BaseException | None:
+        batch = self._batch
+        if batch.error is not None:
+            batch.looked_at.add(self._end)
+        return batch.error
+
+    def __await__(self) -> Generator[Any, Any, Receipt]:
+        yield from self._batch.parcel.completion.__await__()
+        return self.result()
+
+    def __repr__(self) -> str:
+        if not self.done:
+            return "<Delivery under way>"
+        error = self._batch.error
+        return f"<Delivery: {self._batch.receipt(self._end) if error is None else error!r}>"
+
+
+def again(error: BaseException) -> BaseException:
+    """The same error anew: one object raised by many would collect their tracebacks."""
+    try:
+        return copy.copy(error)
+    except Exception:  # noqa: BLE001 - a class that cannot be copied; not one of ours
+        return error
+
+
+_MOST_FAILURES: Final = 10_000
+_MOST_FAILED_BYTES: Final = 16 * 1024 * 1024
+
+
+class Failures:
+    """Failed deliveries that somebody has yet to look at; the first 10,000, and how many more."""
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []
+        self._kept = 0
+        self._bytes = 0
+        self._more = 0
+
+    def add(self, batch: Batch) -> None:
+        """No event of the batch was stored."""
+        if self._kept >= _MOST_FAILURES or self._bytes >= _MOST_FAILED_BYTES:
+            self._more += batch.count
+            return
+        self._kept += batch.count
+        self._bytes += sum(map(len, batch.rows[::2]))
+        self._batches.append(batch)
+
+    def take(self) -> tuple[list[Delivery], int]:
+        """Those nobody looked at, and how many they are with those that were not kept."""
+        batches, self._batches = self._batches, []
+        more, self._more, self._kept, self._bytes = self._more, 0, 0, 0
+        failed = [
+            delivery
+            for batch in batches
+            for delivery in batch.deliveries()
+            if delivery._end not in batch.looked_at  # noqa: SLF001 - its own module
+        ]
+        return failed[:_MOST_FAILURES], len(failed) + more

@@ -1,0 +1,122 @@
+"""What a `Producer` of a topic on the embedded engine sends through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from eventlog.delivery import Batch
+from eventlog.embedded import producers
+from eventlog.embedded.append import (
+    Columns,
+    Part,
+    TopicState,
+    check_partition,
+    encode_parts,
+    place_key,
+    sized,
+)
+from eventlog.embedded.producers import ProducerRecord
+from eventlog.embedded.writer import Writer
+from eventlog.errors import PartitionNotFoundError, UnsupportedOperationError
+from eventlog.event import Key
+from eventlog.outlet import Identity, Outlet, Stored
+from eventlog.positions import instant
+
+if TYPE_CHECKING:
+    from eventlog.embedded.topic import EmbeddedTopic
+
+__all__ = ["EmbeddedOutlet"]
+
+T = TypeVar("T")
+
+
+class EmbeddedOutlet(Outlet):
+    """See `Outlet`."""
+
+    def __init__(self, topic: EmbeddedTopic) -> None:
+        self._topic = topic
+
+    @property
+    def name(self) -> str:
+        return self._topic.name
+
+    @property
+    def max_event_bytes(self) -> int:
+        return self._topic.max_event_bytes
+
+    @property
+    def partitions(self) -> int:
+        return self._topic.partitions
+
+    def partition_of(self, key: Key) -> int:
+        try:
+            return place_key(self._topic.state, key)
+        except UnsupportedOperationError:
+            return place_key(self._topic.refresh(), key)
+
+    def next_partition(self) -> int:
+        return self._topic.state.turns.next()
+
+    def check_partition(self, partition: object) -> int:
+        try:
+            return check_partition(self._topic.state.record, partition)
+        except PartitionNotFoundError:
+            return check_partition(self._topic.refresh().record, partition)
+
+    def register(self, producer_id: str) -> Identity:
+        topic = self._topic
+
+        def work(writer: Writer) -> ProducerRecord:
+            return producers.register(writer, topic.look(writer).record.id, producer_id)
+
+        record = topic.log.commit(work)
+        return Identity(producer_id, record.epoch, record.last_sequence, instant(record.stored_us))
+
+    def store(
+        self, batches: Sequence[Batch], identity: Identity | None, last_sequence: int | None
+    ) -> list[Stored]:
+        by_partition: dict[int, list[Batch]] = {}
+        for batch in batches:
+            by_partition.setdefault(batch.partition, []).append(batch)
+        columns = [(number, _columns(some)) for number, some in by_partition.items()]
+
+        def prepare(state: TopicState) -> list[Part]:
+            return encode_parts(state.record, columns)
+
+        def check(writer: Writer, state: TopicState) -> None:
+            if identity is not None:
+                producers.check(writer, state.record.id, identity.producer_id, identity.epoch)
+
+        def note(writer: Writer, state: TopicState) -> None:
+            if identity is not None:
+                last = identity.last_sequence if last_sequence is None else last_sequence
+                record = ProducerRecord(identity.epoch, last, writer.now_us)
+                producers.note(writer, state.record.id, identity.producer_id, record)
+
+        stored = self._topic.appender.store_parts(prepare, check=check, note=note)
+        return _places(batches, dict(zip(by_partition, stored, strict=True)))
+
+
+def _columns(batches: list[Batch]) -> Columns:
+    """The events of several batches, one after the other."""
+    bodies = _joined([batch.bodies for batch in batches])
+    keys = _joined([batch.keys for batch in batches])
+    properties = None
+    if any(batch.properties is not None for batch in batches):
+        properties = _joined([b.properties or [None] * len(b.bodies) for b in batches])
+    return sized(bodies, None if keys.count(None) == len(keys) else keys, properties)
+
+
+def _joined(columns: list[list[T]]) -> list[T]:
+    return columns[0] if len(columns) == 1 else [value for column in columns for value in column]
+
+
+def _places(batches: Iterable[Batch], first: dict[int, tuple[int, int]]) -> list[Stored]:
+    """Where each batch went, from where those of its partition went together."""
+    places = []
+    for batch in batches:
+        offset, enqueued_us = first[batch.partition]
+        places.append(Stored(offset, instant(enqueued_us)))
+        first[batch.partition] = offset + len(batch.bodies), enqueued_us
+    return places

@@ -1,0 +1,93 @@
+"""What a log keeps of a topic's producers with names: who is the live one, and how far it came.
+
+One record for each, written in the transaction that stores the producer's events: what it says is
+stored is stored, whatever was acknowledged. A record that was not written for a week is removed
+when the next producer registers, and a topic keeps at most 10,000.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from eventlog.embedded import keys
+from eventlog.embedded.writer import Writer
+from eventlog.errors import ProducerFencedError, UnsupportedOperationError
+
+__all__ = ["KEPT_US", "MAX_PRODUCERS", "ProducerRecord", "check", "note", "register"]
+
+MAX_PRODUCERS: Final = 10_000
+KEPT_US: Final = 7 * 24 * 3600 * 1_000_000
+_MOST_REMOVED: Final = 384
+
+_record = struct.Struct(">Qqq")
+
+
+class ProducerRecord(NamedTuple):
+    """What is kept of one producer. `epoch` counts who registered under its name."""
+
+    epoch: int = 0
+    last_sequence: int = -1
+    stored_us: int = 0
+
+    def encode(self) -> bytes:
+        """Its 32 bytes, sealed."""
+        return keys.sealed(_record.pack(*self))
+
+    @classmethod
+    def decode(cls, value: bytes) -> ProducerRecord:
+        """The inverse of `encode`."""
+        return cls._make(_record.unpack(keys.unsealed(value)))
+
+
+def register(writer: Writer, topic_id: int, producer_id: str) -> ProducerRecord:
+    """Let a new producer be the live one of its name.
+
+    Raises:
+        UnsupportedOperationError: the topic has as many as it keeps.
+    """
+    key = keys.producer_key(topic_id, producer_id)
+    value = writer.get(key)
+    if value is None:
+        _make_room(writer, topic_id)
+    record = ProducerRecord() if value is None else ProducerRecord.decode(value)
+    record = record._replace(epoch=record.epoch + 1, stored_us=record.stored_us or writer.now_us)
+    writer.put(key, record.encode())
+    return record
+
+
+def _make_room(writer: Writer, topic_id: int) -> None:
+    """Remove records nobody wrote for long."""
+    kept = 0
+    old: list[bytes] = []
+    for key, value in writer.rows(keys.producer_key(topic_id, "")):
+        if writer.now_us - ProducerRecord.decode(value).stored_us > KEPT_US:
+            old.append(key)
+        else:
+            kept += 1
+    if kept >= MAX_PRODUCERS:
+        raise UnsupportedOperationError(
+            f"a topic keeps the state of at most {MAX_PRODUCERS:,} producers with names; that of "
+            "one is dropped when it has stored nothing for a week"
+        )
+    for key in old[:_MOST_REMOVED]:
+        writer.delete(key)
+
+
+def check(writer: Writer, topic_id: int, producer_id: str, epoch: int) -> None:
+    """Refuse a producer that is not the live one of its name any more.
+
+    Raises:
+        ProducerFencedError: it is not.
+    """
+    value = writer.get(keys.producer_key(topic_id, producer_id))
+    if value is not None and ProducerRecord.decode(value).epoch != epoch:
+        raise ProducerFencedError(
+            f"a later producer was opened with the producer_id {producer_id!r}: this one stores "
+            "nothing more"
+        )
+
+
+def note(writer: Writer, topic_id: int, producer_id: str, record: ProducerRecord) -> None:
+    """Keep how far a producer came."""
+    writer.put(keys.producer_key(topic_id, producer_id), record.encode())

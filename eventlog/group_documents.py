@@ -1,0 +1,292 @@
+"""The documents of a consumer group: what is in them, their names, and their JSON.
+
+Under ``groups/<log id>/<topic>/<group>/`` in a `BlobStore`:
+
+``group.json``
+    A `GroupDocument`: which hosts there are, and which of them owns which partition.
+``checkpoints/<partition>.json``
+    A `StoredCheckpoint`: how far the group is in a partition, and who reads there.
+``hosts/<host>.json``
+    Heartbeats of hosts. Nothing here reads them.
+
+Every document names the log, the topic and the group it belongs to by their ids. The place is made
+of names, for people; the ids tell a topic or a group that was deleted from the one made since
+under the same name: what belongs to the former counts as absent.
+
+Structs and functions: nothing here does input or output, or asks a clock. Nor does it judge whether
+a document makes sense among others, only whether it is one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from eventlog.errors import EventLogError, InvalidNameError
+from eventlog.names import check_name
+
+__all__ = [
+    "Checkpoint",
+    "GroupDocument",
+    "GroupIds",
+    "Share",
+    "StoredCheckpoint",
+    "decode",
+    "encode",
+    "group_id_of",
+    "group_of",
+    "groups_place",
+    "living",
+    "new_revision",
+]
+
+MAX_OWNER_CHARACTERS: Final = 1024
+
+Owner = Annotated[str, Meta(min_length=1, max_length=MAX_OWNER_CHARACTERS)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+LastOffset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+Instant = Annotated[datetime, Meta(tz=True)]
+
+LIVING: Final = timedelta(seconds=30)
+"""For how long it is believed that a consumer lives. That keeps people from resetting under it, and
+no more: nothing else depends on it, nor on whose clock is right."""
+
+_PARTITION: Final = re.compile(r"0|[1-9][0-9]{0,5}")
+
+
+class Checkpoint(Struct, frozen=True):
+    """How far a group is in one partition.
+
+    Attributes:
+        offset: the last event that was finished; the group goes on behind it. -1: it begins at 0.
+        enqueued_at: when that event was enqueued, if whoever finished it said so.
+        epoch: counts the hosts that owned the partition; a fencing token.
+        owner: the consumer or host that reads here, or did last and could not say that it left.
+        updated_at: when the group last moved, or changed hands.
+        reset: how often a person has moved it.
+        crashes, attempts: what hosts note about an event that kills its process.
+    """
+
+    offset: LastOffset
+    enqueued_at: Instant | None
+    epoch: Count
+    owner: Owner | None
+    updated_at: Instant
+    reset: Count
+    crashes: Count
+    attempts: Count
+
+
+class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
+    """A `Checkpoint` as it is stored.
+
+    Attributes:
+        noticed: up to which `reset` the owner has taken notice.
+        consumer: number of the consumer that owns it, see `GroupDocument.consumers`; 0 if none
+            does.
+        alive_at: when that consumer last showed that it lives; None if there is none.
+        revision: another one with every write; see `new_revision`.
+        log, topic, group: ids of what it belongs to.
+    """
+
+    noticed: Count = 0
+    consumer: Count = 0
+    alive_at: Instant | None = None
+    revision: str = ""
+    log: str
+    topic: str
+    group: str
+
+    @classmethod
+    def first(cls, group: GroupDocument, offset: int, now: datetime) -> StoredCheckpoint:
+        """The first one of a partition."""
+        return cls(
+            offset=offset,
+            enqueued_at=None,
+            epoch=0,
+            owner=None,
+            updated_at=now,
+            reset=0,
+            crashes=0,
+            attempts=0,
+            log=group.log,
+            topic=group.topic,
+            group=group.group,
+        )
+
+    def moved(self, offset: int, enqueued_at: datetime | None, now: datetime) -> StoredCheckpoint:
+        """To another offset; what was noted about the event behind this one goes."""
+        return replace(
+            self, offset=offset, enqueued_at=enqueued_at, updated_at=now, crashes=0, attempts=0
+        )
+
+    def notified(self) -> StoredCheckpoint:
+        """With its owner knowing of all resets."""
+        return self if self.noticed == self.reset else replace(self, noticed=self.reset)
+
+    def handed(self, owner: str | None, now: datetime) -> StoredCheckpoint:
+        """To another owner, who begins where it is and so has missed no reset."""
+        known = self.notified()
+        return replace(known, owner=owner, updated_at=now, consumer=0, alive_at=None)
+
+    def public(self) -> Checkpoint:
+        """What of it is for users."""
+        return Checkpoint(*(getattr(self, name) for name in Checkpoint.__struct_fields__))
+
+
+class Share(Struct, frozen=True):
+    """A partition in the group document.
+
+    Attributes:
+        owner: the host that owns it, if one does.
+        epoch: grows by one with each change of owner.
+        next: the host it is to be handed over to.
+    """
+
+    owner: Owner | None = None
+    epoch: Count = 0
+    next: Owner | None = None
+
+
+class GroupDocument(Struct, frozen=True, kw_only=True):
+    """What hosts agree on: who there is, and who owns what.
+
+    Attributes:
+        generation: grows with every change of the document.
+        lease_duration: seconds, as the first host set it; None if there was none yet.
+        consumers: how many consumers have come so far. Each gets the next number; of two that want
+            a partition, the one with the higher number has come later, and gets it.
+        hosts: names of the members.
+        partitions: who owns what; a partition that no host ever owned may be missing.
+        revision: another one with every write; see `new_revision`.
+        log, topic, group: ids. The group's is random, made with the document.
+    """
+
+    generation: Count
+    lease_duration: float | None = None
+    consumers: Count = 0
+    hosts: list[Owner] = []
+    partitions: dict[Count, Share] = {}
+    revision: str = ""
+    log: str
+    topic: str
+    group: str
+
+    def owner(self, partition: int) -> str | None:
+        """The host that owns a partition."""
+        share = self.partitions.get(partition)
+        return None if share is None else share.owner
+
+
+class GroupIds(NamedTuple):
+    """Which group of which topic of which log: names for the place, ids for what is in it."""
+
+    log: str
+    topic_name: str
+    topic_id: str
+    group: str
+
+    @property
+    def place(self) -> str:
+        """What the names of all its documents begin with."""
+        return f"{groups_place(self.log, self.topic_name)}{self.group}/"
+
+    @property
+    def document(self) -> str:
+        """The name of the group document."""
+        return f"{self.place}group.json"
+
+    @property
+    def checkpoints(self) -> str:
+        """What the names of its checkpoints begin with."""
+        return f"{self.place}checkpoints/"
+
+    def checkpoint(self, partition: int) -> str:
+        """The name of a partition's checkpoint."""
+        return f"{self.checkpoints}{partition}.json"
+
+    def partition(self, name: str) -> int | None:
+        """The inverse of `checkpoint`; None for the name of anything else."""
+        number = name.removeprefix(self.checkpoints).removesuffix(".json")
+        if not _PARTITION.fullmatch(number) or name != self.checkpoint(int(number)):
+            return None
+        return int(number)
+
+
+def groups_place(log: str, topic_name: str) -> str:
+    """What the names of all documents of a topic's groups begin with."""
+    return f"groups/{log}/{topic_name}/"
+
+
+def group_of(name: str, log: str, topic_name: str) -> str | None:
+    """The group whose document has that name; None for the name of anything else."""
+    group, _, last = name.removeprefix(groups_place(log, topic_name)).rpartition("/")
+    if last != "group.json":
+        return None
+    try:
+        return check_name(group, "group")
+    except InvalidNameError:
+        return None
+
+
+def living(stored: Iterable[StoredCheckpoint], now: datetime) -> set[str]:
+    """The consumers among the owners that have lately shown that they live."""
+    return {
+        one.owner
+        for one in stored
+        if one.owner is not None and one.alive_at is not None and abs(now - one.alive_at) < LIVING
+    }
+
+
+D = TypeVar("D", StoredCheckpoint, GroupDocument)
+
+
+def encode(document: StoredCheckpoint | GroupDocument) -> bytes:
+    """Its JSON, as a person can read it."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def decode(name: str, data: bytes, kind: type[D], ids: GroupIds) -> D | None:
+    """The document in a blob; None if it belongs to another topic, of the same name.
+
+    Raises:
+        EventLogError: it is none, or belongs to another log.
+    """
+    try:
+        document = msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EventLogError(
+            f"the blob {name!r} is no document of a consumer group: {error}; mend it, or delete "
+            f"group {ids.group!r} of topic {ids.topic_name!r}"
+        ) from error
+    if document.log != ids.log:
+        raise EventLogError(
+            f"the blob {name!r} belongs to log {document.log!r:.100}, not to {ids.log!r}"
+        )
+    return document if document.topic == ids.topic_id else None
+
+
+def new_revision() -> str:
+    """What makes a write unlike every other, in a few random digits.
+
+    So who reads back what it wrote knows it from what another wrote at the same time, to the same
+    effect; and no etag comes back on a store that computes it from the content.
+    """
+    return secrets.token_hex(4)
+
+
+def group_id_of(data: bytes) -> str | None:
+    """The id of the group that a document of any kind belongs to; None if it does not say."""
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    group = found.get("group") if isinstance(found, Mapping) else None
+    return group if isinstance(group, str) else None

@@ -1,0 +1,65 @@
+"""What an engine gives a `Producer` to send through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from eventlog.delivery import Batch
+from eventlog.event import Key
+
+__all__ = ["Identity", "Outlet", "Stored"]
+
+
+class Identity(NamedTuple):
+    """What the log knows of a producer with a name."""
+
+    producer_id: str
+    epoch: int
+    last_sequence: int
+    stored_at: datetime
+
+
+class Stored(NamedTuple):
+    """Where a batch went."""
+
+    offset: int
+    enqueued_at: datetime
+
+
+class Outlet(Protocol):
+    """Where a producer's events go; given by the engine. Its methods may block."""
+
+    @property
+    def name(self) -> str:
+        """The topic's."""
+
+    @property
+    def max_event_bytes(self) -> int:
+        """The largest body it takes."""
+
+    @property
+    def partitions(self) -> int:
+        """How many there are, as far as is known."""
+
+    def partition_of(self, key: Key) -> int:
+        """Where events of that key go."""
+
+    def next_partition(self) -> int:
+        """Where events without a key go next."""
+
+    def check_partition(self, partition: object) -> int:
+        """`partition`, if there is one of that number."""
+
+    def register(self, producer_id: str) -> Identity:
+        """Become the producer of that name; an earlier one is fenced from now on."""
+
+    def store(
+        self, batches: Sequence[Batch], identity: Identity | None, last_sequence: int | None
+    ) -> list[Stored]:
+        """Store batches, all or none, in the order given; durable when it returns.
+
+        Raises:
+            ProducerFencedError: another has registered as `identity`.
+        """

@@ -1,0 +1,311 @@
+"""Transactions: appends and checkpoints that stand or fall together."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+import eventlog
+from eventlog import (
+    ClosedError,
+    Event,
+    EventLog,
+    EventTooLargeError,
+    InvalidNameError,
+    PartitionNotFoundError,
+    TopicNotFoundError,
+    UnexpectedOffsetError,
+    UnsupportedOperationError,
+)
+
+
+def bodies(log: EventLog, topic: str, partition: int = 0) -> list[bytes]:
+    return [event.body for event in log.topic(topic).read(partition, max_events=100_000)]
+
+
+def offsets(log: EventLog, topic: str, group: str) -> dict[int, int]:
+    checkpoints = log.topic(topic).group(group).checkpoints()
+    return {partition: checkpoint.offset for partition, checkpoint in checkpoints.items()}
+
+
+@pytest.fixture
+def pair(memory_log: EventLog) -> EventLog:
+    """A log with two topics of two partitions."""
+    memory_log.create_topic("cars", partitions=2)
+    memory_log.create_topic("alerts", partitions=2)
+    return memory_log
+
+
+def test_appends_to_several_topics_and_a_checkpoint_are_there_together(pair: EventLog) -> None:
+    pair.topic("cars").append_batch([b"a", b"b"], partition=1)
+    with pair.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.append_batch(pair.topic("cars"), [b"c", Event(b"d")], partition=0)
+        tx.checkpoint("cars", "fraud", partition=1, offset=1)
+    assert bodies(pair, "alerts") == [b"x"]
+    assert bodies(pair, "cars") == [b"c", b"d"]
+    assert offsets(pair, "cars", "fraud") == {1: 1}
+
+
+def test_receipts_are_there_afterwards_in_the_order_of_the_appends(pair: EventLog) -> None:
+    pair.topic("alerts").append(b"0", partition=1)
+    with pair.transaction() as tx:
+        tx.append("alerts", b"1", partition=1)
+        tx.append_batch("cars", [b"2", b"3"], partition=0)
+        tx.append("alerts", b"4", partition=1)
+        assert tx.receipts == []
+    assert [(r.partition, r.offset, r.count) for r in tx.receipts] == [
+        (1, 1, 1),
+        (0, 0, 2),
+        (1, 2, 1),
+    ]
+    assert bodies(pair, "alerts", 1) == [b"0", b"1", b"4"]
+
+
+def test_nothing_is_stored_when_the_block_raises(pair: EventLog) -> None:
+    with pytest.raises(RuntimeError, match="mine"), pair.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+        raise RuntimeError("mine")
+    assert bodies(pair, "alerts") == []
+    assert offsets(pair, "cars", "fraud") == {}
+
+
+def test_nothing_is_stored_when_one_append_is_refused(pair: EventLog) -> None:
+    with pytest.raises(UnexpectedOffsetError), pair.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+        tx.append("cars", b"y", partition=0, expect_next=7)
+    assert bodies(pair, "alerts") == bodies(pair, "cars") == []
+    assert offsets(pair, "cars", "fraud") == {}
+
+
+def test_nothing_is_stored_when_a_checkpoint_is_refused(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        tx.checkpoint("cars", "fraud", partition=0, offset=5)
+    with pytest.raises(UnexpectedOffsetError) as caught, pair.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.checkpoint("cars", "audit", partition=0, offset=9)
+        tx.checkpoint("cars", "fraud", partition=0, offset=4)
+    assert (caught.value.expected, caught.value.actual) == (4, 5)
+    assert bodies(pair, "alerts") == []
+    assert offsets(pair, "cars", "fraud") == {0: 5}
+    assert offsets(pair, "cars", "audit") == {}
+
+
+def test_one_refused_transaction_spoils_no_other_in_the_same_commit(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        tx.checkpoint("cars", "fraud", partition=0, offset=100)
+    failures: list[Exception] = []
+
+    def run(number: int) -> None:
+        try:
+            with pair.transaction() as tx:
+                tx.append("alerts", b"%d" % number, partition=0)
+                if number % 2:
+                    tx.checkpoint("cars", "fraud", partition=0, offset=number)
+        except UnexpectedOffsetError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(failures) == 8
+    assert sorted(map(int, bodies(pair, "alerts"))) == list(range(0, 16, 2))
+
+
+def test_a_checkpoint_where_it_stands_already_changes_nothing(pair: EventLog) -> None:
+    for _ in range(2):
+        with pair.transaction() as tx:
+            tx.checkpoint("cars", "fraud", partition=0, offset=5)
+    assert offsets(pair, "cars", "fraud") == {0: 5}
+
+
+def test_the_last_of_several_checkpoints_in_a_transaction_counts(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        tx.checkpoint("cars", "fraud", partition=0, offset=5)
+        tx.checkpoint("cars", "fraud", partition=0, offset=8)
+    assert offsets(pair, "cars", "fraud") == {0: 8}
+
+
+def test_expect_next_counts_what_the_transaction_appends_before(pair: EventLog) -> None:
+    pair.topic("cars").append(b"0", partition=0)
+    with pair.transaction() as tx:
+        tx.append("cars", b"1", partition=0, expect_next=1)
+        tx.append("cars", b"2", partition=0, expect_next=2)
+    assert bodies(pair, "cars") == [b"0", b"1", b"2"]
+
+
+def test_a_transaction_holds_up_nobody_until_it_commits(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        tx.append("cars", b"late", partition=0)
+        pair.topic("cars").append(b"early", partition=0, timeout=0)
+        with pair.transaction() as inner:
+            inner.append("cars", b"between", partition=0)
+    assert bodies(pair, "cars") == [b"early", b"between", b"late"]
+
+
+def test_the_block_may_hop_between_threads(pair: EventLog) -> None:
+    tx = pair.transaction()
+    with tx:
+        thread = threading.Thread(target=lambda: tx.append("cars", b"from there", partition=0))
+        thread.start()
+        thread.join()
+    assert bodies(pair, "cars") == [b"from there"]
+
+
+@pytest.mark.anyio
+async def test_it_commits_and_discards_on_event_loops(memory_log: EventLog) -> None:
+    memory_log.create_topic("cars", partitions=1)
+    async with memory_log.transaction() as tx:
+        await anyio.lowlevel.checkpoint()
+        tx.append("cars", b"1")
+    assert [receipt.offset for receipt in tx.receipts] == [0]
+    with pytest.raises(RuntimeError):
+        async with memory_log.transaction() as tx:
+            tx.append("cars", b"2")
+            raise RuntimeError
+    assert bodies(memory_log, "cars") == [b"1"]
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_block_stores_nothing(memory_log: EventLog) -> None:
+    memory_log.create_topic("cars", partitions=1)
+    with anyio.CancelScope() as scope:
+        async with memory_log.transaction() as tx:
+            tx.append("cars", b"1")
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert bodies(memory_log, "cars") == []
+
+
+def test_keys_and_turns_place_events_as_append_does(pair: EventLog) -> None:
+    cars = pair.topic("cars")
+    where = cars.append(b"0", key="VIN-7").partition
+    with pair.transaction() as tx:
+        tx.append(cars, b"1", key="VIN-7", properties={"speed": 3})
+        tx.append_batch(cars, [b"2"], key="VIN-7")
+    stored = cars.read(where)
+    assert [(e.body, e.key, dict(e.properties)) for e in stored] == [
+        (b"0", "VIN-7", {}),
+        (b"1", "VIN-7", {"speed": 3}),
+        (b"2", "VIN-7", {}),
+    ]
+
+
+def test_an_empty_transaction_changes_nothing(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        tx.append_batch("cars", [])
+    assert tx.receipts == []
+
+
+def test_what_is_wrong_with_a_call_is_said_at_once(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        with pytest.raises(TopicNotFoundError):
+            tx.append("boats", b"x")
+        with pytest.raises(TypeError, match="from_json"):
+            tx.append("cars", {"a": 1})  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            tx.append(7, b"x")  # type: ignore[arg-type]
+        with pytest.raises(PartitionNotFoundError):
+            tx.checkpoint("cars", "fraud", partition=2, offset=0)
+        with pytest.raises(InvalidNameError):
+            tx.checkpoint("cars", "../x", partition=0, offset=0)
+        with pytest.raises(ValueError, match="-1"):
+            tx.checkpoint("cars", "fraud", partition=0, offset=-1)
+        with pytest.raises(TypeError):
+            tx.checkpoint("cars", "fraud", partition=0, offset=True)
+        with pytest.raises(ValueError, match="partition or a key"):
+            tx.append("cars", b"x", expect_next=0)
+
+
+def test_a_topic_of_another_log_is_refused(pair: EventLog) -> None:
+    with eventlog.open("memory:") as other, pair.transaction() as tx:
+        boats = other.create_topic("boats")
+        with pytest.raises(ValueError, match="boats"):
+            tx.append(boats, b"x")
+
+
+def test_an_unknown_partition_fails_the_commit_and_stores_nothing(pair: EventLog) -> None:
+    with pytest.raises(PartitionNotFoundError), pair.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.append("cars", b"y", partition=9)
+    assert bodies(pair, "alerts") == []
+
+
+def test_a_topic_deleted_meanwhile_fails_the_commit(pair: EventLog) -> None:
+    with pytest.raises(TopicNotFoundError), pair.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.append("cars", b"y", partition=0)
+        pair.delete_topic("cars")
+    assert bodies(pair, "alerts") == []
+
+
+def test_a_topic_changed_meanwhile_is_looked_at_again(pair: EventLog) -> None:
+    cars = pair.topic("cars")
+    with pytest.raises(EventTooLargeError), pair.transaction() as tx:
+        tx.append(cars, b"x" * 100, partition=0)
+        pair.topic("cars").configure(max_event_bytes=10)
+    with pair.transaction() as tx:
+        tx.append(cars, b"x" * 10, partition=0)
+        pair.topic("cars").configure(compression="none")
+    assert bodies(pair, "cars") == [b"x" * 10]
+
+
+def test_more_than_one_append_may_take_is_refused_before_the_commit(pair: EventLog) -> None:
+    pair.topic("cars").configure(max_event_bytes=64 * 2**20)
+    with pair.transaction() as tx:
+        tx.append("cars", bytes(60 * 2**20), partition=0)
+        tx.append("cars", bytes(60 * 2**20), partition=1)
+        with pytest.raises(EventTooLargeError, match="one transaction"):
+            tx.append("cars", bytes(10 * 2**20), partition=0)
+    assert len(tx.receipts) == 2
+
+
+def test_it_cannot_be_used_after_its_block(pair: EventLog) -> None:
+    with pair.transaction() as tx:
+        pass
+    with pytest.raises(ClosedError):
+        tx.append("cars", b"x")
+    with pytest.raises(ClosedError):
+        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+    with pytest.raises(ClosedError), tx:
+        pass
+
+
+def test_a_closed_log_takes_none(log_path: Path) -> None:
+    log = eventlog.open(log_path)
+    log.create_topic("cars")
+    with pytest.raises(ClosedError), log.transaction() as tx:
+        tx.append("cars", b"x")
+        log.close()
+    with eventlog.open(log_path, read_only=True) as reader:
+        assert bodies(reader, "cars") == []
+        with pytest.raises(UnsupportedOperationError):
+            reader.transaction()
+
+
+def test_checkpoints_in_another_store_cannot_join(tmp_path: Path, log_path: Path) -> None:
+    with eventlog.open(log_path, blobs=f"file:{tmp_path / 'blobs'}") as log:
+        log.create_topic("cars")
+        with (
+            pytest.raises(UnsupportedOperationError, match="own store"),
+            log.transaction() as tx,
+        ):
+            tx.checkpoint("cars", "fraud", partition=0, offset=0)
+
+
+def test_it_is_one_durable_write(pair: EventLog) -> None:
+    before = pair.environment.lmdb.info()["last_txnid"]  # type: ignore[attr-defined]
+    with pair.transaction() as tx:
+        tx.append("cars", b"x")
+        tx.append("alerts", b"y")
+        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+        tx.checkpoint("cars", "fraud", partition=1, offset=0)
+    assert pair.environment.lmdb.info()["last_txnid"] == before + 1  # type: ignore[attr-defined]
