@@ -5,9 +5,16 @@ fixed number of *partitions* and a retention time; a partition is an ordered, ap
 of *events*. An `Event` is body bytes with an optional *key* and properties; events with equal keys
 land on the same partition, in order. Once stored, an event also has its *offset*, its position in
 its partition (0, 1, 2, ... with no gaps), and the time it was enqueued. `open` opens a log.
+
+A `Producer` sends events to a topic, many at a time; a `Consumer` reads on and on, and follows what
+is appended. A *consumer group* (`ConsumerGroup`) is an independent view of a topic with its own
+*checkpoints*: the offsets of the last events it has finished. A `Transaction` stores events and
+checkpoints together or not at all.
 """
 
-from eventlog import blobs as blobs
+import importlib as _importlib
+import typing as _typing
+
 from eventlog.errors import (
     BufferFullError,
     ClosedError,
@@ -34,6 +41,7 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.event import Event, StoredEvent
+from eventlog.locations import open
 from eventlog.log import (
     CheckReport,
     Damage,
@@ -41,9 +49,18 @@ from eventlog.log import (
     PartitionInfo,
     Receipt,
     Topic,
-    open,
 )
 from eventlog.positions import EARLIEST, LATEST
+
+if _typing.TYPE_CHECKING:
+    from eventlog import blobs as blobs
+    from eventlog.checkpoints import Checkpoint
+    from eventlog.consumer import Consumer
+    from eventlog.delivery import Delivery
+    from eventlog.group import ConsumerGroup, Lag
+    from eventlog.producer import Producer, ProducerMetrics
+    from eventlog.source import LostRange
+    from eventlog.transaction import Transaction
 
 __version__ = "0.1.0.dev0"
 
@@ -52,10 +69,14 @@ __all__ = [
     "LATEST",
     "BufferFullError",
     "CheckReport",
+    "Checkpoint",
     "ClosedError",
+    "Consumer",
     "ConsumerDisconnectedError",
+    "ConsumerGroup",
     "CorruptBatchError",
     "Damage",
+    "Delivery",
     "DeliveryError",
     "Event",
     "EventLog",
@@ -63,23 +84,55 @@ __all__ = [
     "EventTooLargeError",
     "FormatVersionError",
     "InvalidNameError",
+    "Lag",
     "LeaseLostError",
     "LogBusyError",
     "LogFullError",
     "LogNotFoundError",
+    "LostRange",
     "NotALogError",
     "OffsetOutOfRangeError",
     "PartitionInfo",
     "PartitionNotFoundError",
     "PreconditionFailedError",
+    "Producer",
     "ProducerFencedError",
+    "ProducerMetrics",
     "Receipt",
     "StoreUnavailableError",
     "StoredEvent",
     "Topic",
     "TopicExistsError",
     "TopicNotFoundError",
+    "Transaction",
     "UnexpectedOffsetError",
     "UnsupportedOperationError",
     "open",
 ]
+
+_LATER = {
+    "Checkpoint": "eventlog.checkpoints",
+    "Consumer": "eventlog.consumer",
+    "ConsumerGroup": "eventlog.group",
+    "Delivery": "eventlog.delivery",
+    "Lag": "eventlog.group",
+    "LostRange": "eventlog.source",
+    "Producer": "eventlog.producer",
+    "ProducerMetrics": "eventlog.producer",
+    "Transaction": "eventlog.transaction",
+}
+"""Where those are that are loaded when first asked for: importing the package stays fast."""
+
+
+def __getattr__(name: str) -> object:
+    if name in ("blobs", "testing"):
+        return _importlib.import_module(f"eventlog.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -138,7 +138,7 @@ class Backlog:
             yield run
 
     def hand_out(self, offset: int, enqueued_us: int) -> None:
-        """All events before `offset` are out, of which the last was enqueued then. May be repeated."""
+        """All events before `offset` are out, the last of them enqueued then. May be repeated."""
         if offset > self.offset:
             self.finished = Finished(offset - 1, enqueued_us)
             self.offset = offset

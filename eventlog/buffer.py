@@ -24,6 +24,7 @@ import time
 from collections import deque
 from typing import Final
 
+from eventlog import endings
 from eventlog.checks import check_count, seconds
 from eventlog.delivery import EVENT_BYTES, Parcel
 from eventlog.errors import BufferFullError
@@ -203,6 +204,7 @@ class ParcelBuffer:
         if self._thread is None:
             name = f"eventlog-producer-{self._outlet.name}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
+            endings.watch_worker()
             thread.start()
             self._thread = thread
 

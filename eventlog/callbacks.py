@@ -66,7 +66,7 @@ class Caller(Generic[T]):
                     started.append(result)
             if started and self._queue is None:
                 anyio.run(self._finish_all, started)
-        except BaseException:  # noqa: BLE001 - not even SystemExit may end a thread of ours
+        except BaseException:  # not even SystemExit may end a thread of ours
             _logger.exception("a callback failed: %r", self.function)
         finally:
             _calling.reset(before)
@@ -77,7 +77,7 @@ class Caller(Generic[T]):
         assert self.function is not None
         try:
             return self.function(value)
-        except BaseException:  # noqa: BLE001 - as above
+        except BaseException:
             _logger.exception("a callback failed: %r", self.function)
             return None
 

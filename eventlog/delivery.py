@@ -30,7 +30,6 @@ from eventlog.waiting import Completion
 __all__ = ["EVENT_BYTES", "Accepted", "Batch", "Columns", "Delivery", "Failures", "Parcel", "again"]
 
 _DUPLICATE: Final = -1
-_PLAIN_KEYS: Final = frozenset({str, bytes, type(None)})
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 EVENT_BYTES: Final = 64
@@ -122,17 +121,18 @@ class Batch:
         return event.body, _WithProperties(event.key, event.properties)
 
     def columns(self) -> Columns:
-        """Its events, once its parcel was taken."""
+        """Its events, once its parcel was taken.
+
+        A key may be of a class derived from ``str`` or ``bytes``, if it was sent after a plain one
+        that equals it.
+        """
         bodies = self.rows[0 : self.end : 2]
         keys: list[Any] = self.rows[1 : self.end : 2]
-        properties = None
-        if self.has_properties:
-            rich = [key if type(key) is _WithProperties else None for key in keys]
-            properties = [own and own.properties for own in rich]
-            keys = [key if own is None else own.key for key, own in zip(keys, rich, strict=True)]
-        if not _PLAIN_KEYS.issuperset(map(type, keys)):  # sent after a plain one that equals it
-            keys = [None if key is None else checked_key(key) for key in keys]
-        return Columns(bodies, keys, properties)
+        if not self.has_properties:
+            return Columns(bodies, keys, None)
+        rich = [key if type(key) is _WithProperties else None for key in keys]
+        keys = [key if own is None else own.key for key, own in zip(keys, rich, strict=True)]
+        return Columns(bodies, keys, [own and own.properties for own in rich])
 
     def event(self, end: int) -> Event | None:
         """The event whose row ends there; None once it is forgotten."""
@@ -266,6 +266,11 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     _end: int
 
     @property
+    def partition(self) -> int:
+        """Where the event goes."""
+        return self._batch.partition
+
+    @property
     def event(self) -> Event | None:
         """The event, until it is stored and ``on_delivery`` was called: the topic has it then."""
         return self._batch.event(self._end)
@@ -340,14 +345,14 @@ class Failures:
         self._bytes = 0
         self._more = 0
 
-    def add(self, batch: Batch) -> None:
-        """No event of the batch was stored."""
+    def add(self, parcel: Parcel) -> None:
+        """Nothing of the parcel was stored."""
         if self._kept >= _MOST_FAILURES or self._bytes >= _MOST_FAILED_BYTES:
-            self._more += batch.count
+            self._more += parcel.count
             return
-        self._kept += batch.count
-        self._bytes += sum(map(len, batch.rows[::2]))
-        self._batches.append(batch)
+        self._kept += parcel.count
+        self._bytes += parcel.bytes
+        self._batches += parcel.all_batches()
 
     def take(self) -> tuple[list[Delivery], int]:
         """Those nobody looked at, and how many they are with those that were not kept."""

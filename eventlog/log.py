@@ -1,4 +1,4 @@
-"""The contracts every engine keeps: `EventLog`, `Topic` and what they hand out; and `open`.
+"""The contracts every engine keeps: `EventLog`, `Topic` and what they hand out.
 
 Nothing here does the work. An engine derives from the two classes; callers, the processor and the
 command line know only these.
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
 import msgspec
 
@@ -37,7 +37,6 @@ __all__ = [
     "Partitioner",
     "Receipt",
     "Topic",
-    "open",
 ]
 
 Duration: TypeAlias = float | timedelta
@@ -500,79 +499,3 @@ class Topic(abc.ABC):
 
         What has expired is never returned, whether removed or not: this frees its space.
         """
-
-
-def open(
-    location: str | os.PathLike[str],
-    *,
-    create: bool = True,
-    read_only: bool = False,
-    durability: Literal["disk", "process"] | None = "disk",
-    blobs: str | BlobStore | None = None,
-    lock_timeout: Duration = 30.0,
-    map_size: int = 2**40,
-    **engine_options: Any,
-) -> EventLog:
-    """Open a log, and make it if it is not there.
-
-    Args:
-        location: a path; ``file:PATH``; ``memory:`` (a new log in memory each time) or
-            ``memory:NAME`` (one the process shares).
-        create: make a log where there is none.
-        read_only: do not write. A log must be there.
-        durability: ``"disk"``: what is acknowledged survives a power cut. ``"process"``: it
-            survives killed processes only, and a power cut may damage the whole log. Fixed when
-            a log is made, and another is refused; None takes what it was made with.
-        blobs: where consumer groups keep their checkpoints, instead of in the log itself: a
-            store, or a URL for `eventlog.blobs.open`.
-        lock_timeout: seconds an append waits for other writers.
-        map_size: bytes the log may grow to; so much address space is taken, no more is used
-            than needed. Where the machine has less to give, it is halved until it fits. The
-            first `open` of a log in a process decides.
-        engine_options: what only one engine knows. Embedded: ``clock``, a function that gives
-            microseconds since 1970 instead of the system's clock, for tests.
-
-    Raises:
-        LogNotFoundError: nothing is there, and `create` is false or `read_only` true.
-        NotALogError: something else is there, or it is too damaged to open.
-        FormatVersionError: a newer version wrote it.
-        UnsupportedOperationError: the log has another durability, the location is on a network
-            file system, or there is no engine for such a location.
-        LogBusyError: another process kept it locked.
-    """
-    from eventlog.embedded.engine import open_embedded
-
-    options = {
-        "create": create,
-        "read_only": read_only,
-        "durability": durability,
-        "blobs": blobs,
-        "lock_timeout": lock_timeout,
-        "map_size": map_size,
-        **engine_options,
-    }
-    kind, place = _split_location(location)
-    return open_embedded(kind, place, **options)
-
-
-def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
-    """``("file", path)`` or ``("memory", name)``."""
-    from eventlog.errors import UnsupportedOperationError
-
-    text = os.fspath(location)
-    if not isinstance(text, str):
-        raise TypeError(f"a location is a str or a path of str, not {type(text).__name__}")
-    scheme, colon, rest = text.partition(":")
-    if not isinstance(location, str) or not colon or len(scheme) < 2 or "/" in scheme:
-        if not text:
-            raise ValueError("an empty location names no log")
-        return "file", text
-    if scheme == "file" and rest.removeprefix("//"):
-        return "file", rest.removeprefix("//")
-    if scheme == "file":
-        raise ValueError(f"{text!r} names no directory")
-    if scheme == "memory":
-        return "memory", rest
-    raise UnsupportedOperationError(
-        f"there is no engine for {scheme}: locations; known are paths, file: and memory:"
-    )

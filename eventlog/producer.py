@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -42,7 +42,7 @@ from eventlog.log import Body, Duration
 from eventlog.outlet import Identity, Outlet, Stored
 from eventlog.waiting import Completion, on_event_loop
 
-__all__ = ["Producer", "ProducerMetrics"]
+__all__ = ["Producer", "ProducerMetrics", "close_all"]
 
 _MOST_PLACES: Final = 100_000
 
@@ -210,12 +210,15 @@ class Producer(ParcelBuffer):
             until = time.monotonic() + seconds(timeout, "timeout")
         self._check(event, sequence)
         self._identify_at_once()
+        places = self._places
         number = self._place(event.key, partition)
         while True:
             with self._mutex:
                 self._refuse(sequence)
                 delivery = self._try(event, number, sequence)
                 if delivery is not None:
+                    if partition is None and self._producer_id is None:
+                        self._remember(event.key, delivery, places)
                     return delivery
                 room = self._next_room(event.size)
             self._wait_for_room(room, until, event.size)
@@ -260,15 +263,8 @@ class Producer(ParcelBuffer):
             return self._outlet.check_partition(partition)
         if key is None:
             return None
-        places = self._places  # another takes its place when keys move
-        number = places.get(key)
-        if number is None:
-            number = self._outlet.partition_of(key)
-            if self._producer_id is None:  # with a name, nothing goes the short way
-                if len(places) >= _MOST_PLACES:
-                    places.clear()
-                places[key] = number
-        return number
+        number = self._places.get(key)
+        return self._outlet.partition_of(key) if number is None else number
 
     def _refuse(self, sequence: int | None) -> None:
         """Raise what keeps an event from being accepted."""
@@ -284,13 +280,14 @@ class Producer(ParcelBuffer):
 
     def _try(self, event: Accepted, number: int | None, sequence: int | None) -> Delivery | None:
         """Accept an event, if there is room for it."""
-        number = self._turn_of() if number is None else number
         is_repeated = sequence is not None and sequence <= self._last_sent
         if is_repeated and not self._buffered_bytes and not self._open.used:
-            return self._repeated(event, number)
-        if not self._reserve(event.size, number):
+            return self._repeated(event, number or 0)
+        if not self._reserve(event.size, number or 0):
             return None
         parcel = self._open
+        if number is None:
+            number = self._turn_of(parcel)
         batch = parcel.duplicate(number) if is_repeated else parcel.batch(number)
         row = batch.row(event)
         # Without a call in between: the event is there with its sequence, or neither is.
@@ -305,3 +302,254 @@ class Producer(ParcelBuffer):
         if end >= 2 * self._max_events:
             self._seal()
         return Delivery(batch, end)
+
+    def _repeated(self, event: Accepted, number: int) -> Delivery:
+        """A delivery of what was stored before, with nothing before it that is not."""
+        assert self._identity is not None
+        parcel = Parcel(0, 0, 0.0)
+        batch = parcel.duplicate(number)
+        batch.rows += batch.row(event)
+        batch.enqueued_at = self._identity.stored_at
+        parcel.take()
+        parcel.completion.complete(None)
+        return Delivery(batch, batch.end)
+
+    def _turn_of(self, parcel: Parcel) -> int:
+        """Where events without a key go, until the parcel is sealed."""
+        if self._turn is None:
+            self._turn = self._outlet.next_partition() % len(parcel.batches)
+        return self._turn
+
+    def _remember(self, key: Key | None, delivery: Delivery, places: dict[Key | None, int]) -> None:
+        """Let events of that key go the short way; unless keys have moved meanwhile."""
+        if places is self._places:
+            if len(places) >= _MOST_PLACES:
+                places.clear()
+            places[key] = delivery.partition
+
+    # Storing, in the thread of the buffer
+
+    def _store(self, parcels: list[Parcel]) -> None:
+        """Store parcels, and settle them whatever comes of it."""
+        batches = [batch for parcel in parcels for batch in parcel.filled if batch.end]
+        last = max((p.last_sequence for p in parcels if p.last_sequence is not None), default=None)
+        try:
+            stored = self._outlet.store(batches, self._identity, last) if batches else []
+            room = self._succeed(parcels, batches, stored, last)
+        except BaseException as error:  # noqa: BLE001 - it is the outcome of these events
+            parcels, room = self._give_up(parcels, error)
+        self._report(parcels, room)
+
+    def _succeed(
+        self, parcels: list[Parcel], batches: list[Batch], stored: list[Stored], last: int | None
+    ) -> Completion[None] | None:
+        """Batches were stored."""
+        for batch, place in zip(batches, stored, strict=True):
+            batch.stored(*place)
+        identity = self._identity
+        if identity is not None and last is not None:
+            identity = identity._replace(
+                last_sequence=last, stored_at=max(place.enqueued_at for place in stored)
+            )
+        for batch in (batch for parcel in parcels for batch in parcel.duplicates.values()):
+            assert identity is not None
+            batch.enqueued_at = identity.stored_at
+        with self._mutex:
+            self._identity = identity
+            self._is_failing = False
+            self._batches += len(batches)
+            self._delivered += sum(parcel.count for parcel in parcels)
+            return self._settled(parcels)
+
+    def _give_up(
+        self, parcels: list[Parcel], error: BaseException
+    ) -> tuple[list[Parcel], Completion[None] | None]:
+        """Parcels were not stored; with a name, nothing that was accepted behind them will be."""
+        with self._mutex:
+            if self._identity is not None:
+                parcels = [*parcels, *self._break(parcels, error)]
+            for parcel in parcels:
+                parcel.fail(error)
+                self._failed += parcel.count
+                if self._caller.function is None:
+                    self._failures.add(parcel)
+            is_news, self._is_failing = not self._is_failing, True
+            room = self._settled(parcels)
+        if is_news:
+            _logger.warning("events for topic %r are not stored: %s", self._outlet.name, error)
+        return parcels, room
+
+    def _break(self, parcels: list[Parcel], error: BaseException) -> list[Parcel]:
+        """With a name: sending goes on with the first event that was not stored. What follows."""
+        assert self._identity is not None
+        self._seal()
+        following = list(self._sealed)
+        for parcel in following:
+            parcel.take()
+        self._under_way = [*parcels, *following]
+        self._sealed.clear()
+        if isinstance(error, ProducerFencedError):
+            self._fenced = error
+        firsts = (p.first_sequence for p in self._under_way if p.first_sequence is not None)
+        self._broken_at = min(firsts, default=self._broken_at)
+        self._last_sent = self._identity.last_sequence
+        return following
+
+    def _report(self, parcels: list[Parcel], room: Completion[None] | None) -> None:
+        """Tell who waits, and call back. Without the mutex: who is called may send again."""
+        if room is not None:
+            room.complete(None)
+        for parcel in parcels:
+            parcel.completion.complete(None)
+        for parcel in parcels:
+            if self._caller.function is not None:
+                for batch in parcel.all_batches():
+                    self._caller.call_all(batch.deliveries())
+            parcel.forget()
+            parcel.reported.complete(None)
+
+    # Waiting for what was accepted
+
+    def flush(self, timeout: Duration | None = None) -> Any:
+        """Wait until everything accepted so far is stored, or was given up.
+
+        Within ``async with``, called on the event loop, it does not block but is to be awaited:
+        ``await producer.flush()``.
+
+        Raises:
+            DeliveryError: some was not stored, and nobody has looked at that yet.
+            TimeoutError: it took longer than `timeout` seconds.
+            RuntimeError: it is called by what the producer calls back, for which it would wait.
+        """
+        wait = None if timeout is None else seconds(timeout, "timeout")
+        return self._finish(self._last_parcel(), wait)
+
+    def close(self, timeout: Duration | None = None) -> Any:
+        """`flush`, and accept nothing more. Closing twice is fine."""
+        wait = None if timeout is None else seconds(timeout, "timeout")
+        return self._finish(self._end(), wait)
+
+    def close_blocking(self) -> None:
+        """`close` that blocks, however the producer is used."""
+        self._flush(self._end(), None)
+
+    def _end(self) -> Parcel | None:
+        """Accept nothing more; the last of what was accepted."""
+        with self._mutex:
+            self._closed = True
+            room, self._room = self._room, None
+        if room is not None:
+            room.complete(None)  # whoever waits for room is told that it was closed
+        return self._last_parcel()
+
+    def _last_parcel(self) -> Parcel | None:
+        with self._mutex:
+            self._seal()
+            parcels = self._parcels()
+        return parcels[-1] if parcels else None
+
+    def _finish(self, last: Parcel | None, wait: float | None) -> Any:
+        if self._asynchronous and on_event_loop():
+            return self._flush_async(last, wait)
+        self._flush(last, wait)
+        return Completion.of(None)
+
+    def _flush(self, last: Parcel | None, wait: float | None) -> None:
+        if last is not None:
+            if self._is_own_thread():
+                raise RuntimeError("a callback of a producer cannot wait for the producer itself")
+            last.reported.result(wait)
+        self._raise_failures()
+
+    async def _flush_async(self, last: Parcel | None, wait: float | None) -> None:
+        with anyio.fail_after(wait):
+            if last is not None:
+                await last.reported
+            if not self._caller.is_calling:
+                await self._caller.finished()
+        self._raise_failures()
+
+    def _raise_failures(self) -> None:
+        with self._mutex:
+            failed, count = self._failures.take()
+        if count:
+            error = failed[0].exception() if failed else None
+            message = f"{count} events for topic {self._outlet.name!r} were not stored: {error}"
+            _logger.error("%s", message)
+            raise DeliveryError(message, failed=failed, count=count)
+
+    def __enter__(self) -> Self:
+        self._identify()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close_blocking()
+        except DeliveryError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))  # what went wrong first is what the caller is told
+
+    async def __aenter__(self) -> Self:
+        self._asynchronous = True
+        self._caller.use_current_loop()
+        await anyio.to_thread.run_sync(self._identify)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        last = self._end()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._flush_async(last, None)
+            except DeliveryError as failure:
+                if error is None:
+                    raise
+                error.add_note(str(failure))
+
+    # Forking, and the end of the process
+
+    def start_empty_in_child(self) -> None:
+        """In a child just forked: what was accepted is the parent's to store."""
+        parcels = self._parcels()
+        self._start_empty()
+        for parcel in parcels:
+            parcel.completion = Completion()  # a thread of the parent's may hold the other's mutex
+            if not parcel.settled:
+                parcel.fail(DeliveryError("the process forked: its parent stores this event"))
+            parcel.completion.complete(None)
+
+    def close_at_exit(self) -> None:
+        """Deliver what was accepted; what fails is in the log of the program."""
+        try:
+            self.close_blocking()
+        except Exception:
+            _logger.exception("not all events for topic %r were stored", self._outlet.name)
+
+
+def close_all(producers: Iterable[Producer]) -> None:
+    """Close producers, all of them whatever comes of one.
+
+    Raises:
+        DeliveryError: some events were not stored.
+    """
+    first: DeliveryError | None = None
+    for producer in producers:
+        try:
+            producer.close_blocking()
+        except DeliveryError as error:
+            if first is None:
+                first = error
+            else:
+                first.add_note(str(error))
+    if first is not None:
+        raise first

@@ -30,6 +30,9 @@ CHECK_SECONDS: Final = 1.0
 """How often a consumer looks whether it is still the one that reads for its group, and whether its
 topic is still there."""
 
+_PATIENCE_SECONDS: Final = 10.0
+"""How long who reads for no group waits at a time. It is told when it has to stop."""
+
 _PEEK_SECONDS: Final = 0.002
 """How soon after a look a partition that had nothing is looked at again while others have."""
 
@@ -186,12 +189,12 @@ class Reading:
         return False
 
     def _timeout(self, deadline: float | None) -> float:
-        timeout = CHECK_SECONDS
+        timeout = _PATIENCE_SECONDS if self._claims is None else CHECK_SECONDS
         if deadline is not None:
             timeout = min(timeout, deadline - time.monotonic())
         until_us = self.reader.until_us
-        if until_us is not None:
-            timeout = min(timeout, (until_us - self._source.now_us()) / 1e6)
+        if until_us is not None:  # by the log's clock, which may jump
+            timeout = min(timeout, CHECK_SECONDS, (until_us - self._source.now_us()) / 1e6)
         return max(timeout, 0.0)
 
     def _check_log(self) -> None:

@@ -124,7 +124,7 @@ def test_the_flat_namespace_is_what_is_exported() -> None:
     """Nothing public is forgotten in `__all__`, and nothing in it is missing or private."""
     there = {
         name
-        for name, value in vars(eventlog).items()
+        for name, value in inspect.getmembers(eventlog)
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert there == set(eventlog.__all__)

@@ -158,7 +158,7 @@ def sized(
     """Columns, and how many bytes they are."""
     size = _length(bodies)
     if keys is not None:
-        size += sum(len(key) for key in keys if key is not None)
+        size += sum(map(len, filter(None, keys)))
     if properties is not None:
         size += len(msgspec.msgpack.encode(properties))
     return Columns(bodies, keys, properties, size)

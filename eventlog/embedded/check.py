@@ -1,7 +1,7 @@
 """Reading a whole log and saying what is damaged.
 
 Twice: every row in the order of the tree (`eventlog.embedded.walk`), for what a search does not
-find; then the batches, as readers search for them, with all that is in them.
+find; then batches and blobs, as readers search for them, with all that is in them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import lmdb
 
 from eventlog.embedded import keys
 from eventlog.embedded.batch import BatchDamagedError, open_payload
+from eventlog.embedded.blobs import damaged_blobs
 from eventlog.embedded.catalog import TopicRecord, has_deleted, read_topics
 from eventlog.embedded.partition import Batch, PartitionView, Tail
+from eventlog.embedded.row_rules import NOWHERE
 from eventlog.embedded.walk import BROKEN_TREE, Look, Walk
 from eventlog.errors import NotALogError
 from eventlog.log import CheckReport, Damage
@@ -46,7 +48,7 @@ def check_log(look: Look, clock: Callable[[], int]) -> CheckReport:
         batches=sum(check.batches for check in checks),
         events=sum(check.events for check in checks),
         stored_bytes=sum(check.stored_bytes for check in checks),
-        damaged=[*_others(walk.damaged(), damaged), *damaged],
+        damaged=[*_others(walk.damaged(), damaged), *damaged, *look(_blobs)],
         notes=[note for check in checks for note in check.notes()]
         + ["what a deleted topic left is still to be removed: expire does it"] * deleted,
         rows=walk.rows,
@@ -59,6 +61,14 @@ def _topics(transaction: lmdb.Transaction) -> tuple[list[TopicRecord], bool]:
         return read_topics(transaction)[0], has_deleted(transaction)
     except BROKEN_TREE:  # the walk has come by here as well, and said so
         return [], False
+
+
+def _blobs(transaction: lmdb.Transaction) -> list[Damage]:
+    """The blobs that are damaged."""
+    try:
+        return [Damage(*NOWHERE, reason) for _, reason in damaged_blobs(transaction)]
+    except BROKEN_TREE:  # as above
+        return []
 
 
 def _others(found: list[Damage], known: list[Damage]) -> list[Damage]:

@@ -44,7 +44,7 @@ from eventlog.errors import (
 from eventlog.log import CheckReport, Duration, EventLog, Partitioner, Topic
 from eventlog.names import check_name
 from eventlog.partitioning import PARTITIONERS, partitioner_name
-from eventlog.producer import Producer
+from eventlog.producer import Producer, close_all
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
@@ -273,8 +273,7 @@ class EmbeddedLog(EventLog):
 
     def close(self) -> None:
         try:
-            for producer in list(self.producers):
-                producer.close_blocking()
+            close_all(list(self.producers))
         finally:
             for consumer in list(self.consumers):
                 consumer.log_closed()

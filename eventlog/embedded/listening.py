@@ -13,6 +13,7 @@ many; the counters tell.
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import os
 import select
@@ -71,10 +72,8 @@ class Notification(Descriptor):
 
     def drain(self) -> None:
         """Forget what was reported."""
-        try:  # noqa: SIM105 - Ctrl-C inside of suppress() is of no use either, and this is shorter
+        with contextlib.suppress(BlockingIOError):  # another thread was faster
             os.read(self.number, _REPORT_BYTES)
-        except BlockingIOError:
-            pass  # another thread was faster
 
 
 @functools.cache
@@ -151,10 +150,8 @@ class KernelListener(Listener):
             self._silence()
 
     def _silence(self) -> None:
-        try:  # noqa: SIM105 - as in `drain`
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell.number)
-        except BlockingIOError:
-            pass
 
     def ring(self) -> None:
         """Ring the bell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +20,7 @@ from eventlog.embedded.append import (
 from eventlog.embedded.producers import ProducerRecord
 from eventlog.embedded.writer import Writer
 from eventlog.errors import PartitionNotFoundError, UnsupportedOperationError
-from eventlog.event import Key
+from eventlog.event import Key, checked_key
 from eventlog.outlet import Identity, Outlet, Stored
 from eventlog.positions import instant
 
@@ -82,11 +83,14 @@ class EmbeddedOutlet(Outlet):
         columns = [(number, _columns(some)) for number, some in by_partition.items()]
 
         def prepare(state: TopicState) -> list[Part]:
-            return encode_parts(state.record, columns)
+            try:
+                return encode_parts(state.record, columns)
+            except TypeError:
+                return encode_parts(state.record, [(n, _with_plain_keys(c)) for n, c in columns])
 
         def check(writer: Writer, state: TopicState) -> None:
             if identity is not None:
-                producers.check(writer, state.record.id, identity.producer_id, identity.epoch)
+                producers.check(writer, state.record.id, identity)
 
         def note(writer: Writer, state: TopicState) -> None:
             if identity is not None:
@@ -100,16 +104,24 @@ class EmbeddedOutlet(Outlet):
 
 def _columns(batches: list[Batch]) -> Columns:
     """The events of several batches, one after the other."""
-    bodies = _joined([batch.bodies for batch in batches])
-    keys = _joined([batch.keys for batch in batches])
+    columns = [batch.columns() for batch in batches]
+    bodies = _joined([some.bodies for some in columns])
+    keys = _joined([some.keys for some in columns])
     properties = None
-    if any(batch.properties is not None for batch in batches):
-        properties = _joined([b.properties or [None] * len(b.bodies) for b in batches])
-    return sized(bodies, None if keys.count(None) == len(keys) else keys, properties)
+    if any(some.properties is not None for some in columns):
+        properties = _joined([some.properties or [None] * len(some.bodies) for some in columns])
+    has_keys = keys[0] is not None or keys.count(None) < len(keys)
+    return sized(bodies, keys if has_keys else None, properties)
 
 
 def _joined(columns: list[list[T]]) -> list[T]:
-    return columns[0] if len(columns) == 1 else [value for column in columns for value in column]
+    return columns[0] if len(columns) == 1 else list(itertools.chain.from_iterable(columns))
+
+
+def _with_plain_keys(columns: Columns) -> Columns:
+    """Keys of derived classes cannot be encoded; see `Batch.columns`."""
+    keys = columns.keys and [None if key is None else checked_key(key) for key in columns.keys]
+    return columns._replace(keys=keys)
 
 
 def _places(batches: Iterable[Batch], first: dict[int, tuple[int, int]]) -> list[Stored]:
@@ -118,5 +130,5 @@ def _places(batches: Iterable[Batch], first: dict[int, tuple[int, int]]) -> list
     for batch in batches:
         offset, enqueued_us = first[batch.partition]
         places.append(Stored(offset, instant(enqueued_us)))
-        first[batch.partition] = offset + len(batch.bodies), enqueued_us
+        first[batch.partition] = offset + batch.count, enqueued_us
     return places

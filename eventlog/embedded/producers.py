@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from eventlog.embedded import keys
 from eventlog.embedded.writer import Writer
-from eventlog.errors import ProducerFencedError, UnsupportedOperationError
+from eventlog.errors import EventLogError, ProducerFencedError, UnsupportedOperationError
+from eventlog.outlet import Identity
 
 __all__ = ["KEPT_US", "MAX_PRODUCERS", "ProducerRecord", "check", "note", "register"]
 
@@ -24,9 +25,13 @@ _record = struct.Struct(">Qqq")
 
 
 class ProducerRecord(NamedTuple):
-    """What is kept of one producer. `epoch` counts who registered under its name."""
+    """What is kept of one producer.
 
-    epoch: int = 0
+    `epoch` grows with each that registers under its name; the first one's is when that was, in
+    microseconds. `stored_us` is when it last stored something, or registered first.
+    """
+
+    epoch: int
     last_sequence: int = -1
     stored_us: int = 0
 
@@ -50,8 +55,11 @@ def register(writer: Writer, topic_id: int, producer_id: str) -> ProducerRecord:
     value = writer.get(key)
     if value is None:
         _make_room(writer, topic_id)
-    record = ProducerRecord() if value is None else ProducerRecord.decode(value)
-    record = record._replace(epoch=record.epoch + 1, stored_us=record.stored_us or writer.now_us)
+    if value is None:  # a time, since one that was dropped may live on: it had a lower epoch
+        record = ProducerRecord(max(writer.now_us, 1), stored_us=writer.now_us)
+    else:
+        record = ProducerRecord.decode(value)
+        record = record._replace(epoch=record.epoch + 1)
     writer.put(key, record.encode())
     return record
 
@@ -74,17 +82,26 @@ def _make_room(writer: Writer, topic_id: int) -> None:
         writer.delete(key)
 
 
-def check(writer: Writer, topic_id: int, producer_id: str, epoch: int) -> None:
+def check(writer: Writer, topic_id: int, identity: Identity) -> None:
     """Refuse a producer that is not the live one of its name any more.
 
     Raises:
         ProducerFencedError: it is not.
+        EventLogError: more is stored of it than it was told; nothing may be stored twice.
     """
-    value = writer.get(keys.producer_key(topic_id, producer_id))
-    if value is not None and ProducerRecord.decode(value).epoch != epoch:
+    value = writer.get(keys.producer_key(topic_id, identity.producer_id))
+    if value is None:
+        return  # it has stored nothing for so long that it was dropped
+    record = ProducerRecord.decode(value)
+    if record.epoch != identity.epoch:
         raise ProducerFencedError(
-            f"a later producer was opened with the producer_id {producer_id!r}: this one stores "
-            "nothing more"
+            f"a later producer was opened with the producer_id {identity.producer_id!r}: this one "
+            "stores nothing more"
+        )
+    if record.last_sequence != identity.last_sequence:
+        raise EventLogError(
+            f"producer {identity.producer_id!r} has stored up to {record.last_sequence}, and not "
+            f"{identity.last_sequence} as it was told: open it again to go on"
         )
 
 

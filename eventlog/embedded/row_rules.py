@@ -8,13 +8,13 @@
 Of a topic that is being deleted the rows go from the first on, so 3 does not hold there. Retention
 removes the chunks of a batch from the last to the first, so 3 holds for what it leaves.
 
-Payloads of batches are not looked at here: `eventlog.embedded.check` reads them.
+Payloads of batches and blobs are not looked at here: `eventlog.embedded.check` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import lmdb
 
@@ -24,6 +24,12 @@ from eventlog.embedded.catalog import LogRecord, TopicRecord, read_topics
 from eventlog.errors import NotALogError
 
 __all__ = ["NOWHERE", "Place", "Rules"]
+
+_CHECKED_ELSEWHERE: Final = (keys.BATCH_PREFIX, keys.BLOB_PREFIX)
+_BATCH_KEY_BYTES: Final = len(keys.encode_batch_key(0, 0, 0))
+
+Read: TypeAlias = Callable[[], bytes | memoryview]
+"""Gives a row's value. It reads pages that its key does without: it is called where it must be."""
 
 
 class Place(NamedTuple):
@@ -46,16 +52,23 @@ class Rules:
         self._topics = {record.id: record for record in records}
         self._deleted = _deleted_ids(transaction)
         self._all_known = not damaged
+        self._partition = b""
+        """How the keys of batches of a topic begin; most keys begin like the one before."""
 
     def fault_of_key(self, key: bytes, previous: bytes) -> str | None:
         """What is wrong with a key that stands behind `previous`; None if nothing is."""
+        if key[:7] == self._partition and len(key) == _BATCH_KEY_BYTES:
+            return _fault_of_chunk(key, previous)
         kind = keys.KINDS.get(key[:1])
         if kind is None:
             return "its key begins with a letter that none has"
         if len(key) not in kind.key_bytes:
             return f"its key has {len(key)} bytes, which none of its letter has"
-        if not kind.has_topic:
-            return None
+        if kind.has_topic and (fault := self._fault_of_topic(kind, key)) is not None:
+            return fault
+        return _fault_of_chunk(key, previous) if key[:7] == self._partition else None
+
+    def _fault_of_topic(self, kind: keys.Kind, key: bytes) -> str | None:
         topic_id = int.from_bytes(key[1:5])
         record = self._topics.get(topic_id)
         if record is None:
@@ -64,16 +77,20 @@ class Rules:
             return None if is_known else f"there is no topic of number {topic_id}"
         if kind.has_partition and (partition := int.from_bytes(key[5:7])) >= record.partitions:
             return f"topic {record.name!r} has no partition {partition}"
-        return _fault_of_chunk(key, previous) if key[:1] == keys.BATCH_PREFIX else None
+        if key[:1] == keys.BATCH_PREFIX:
+            self._partition = key[:7]
+        return None
 
-    def fault_of_value(self, key: bytes, value: bytes | memoryview) -> str | None:
-        """What is wrong with a sealed value; None if nothing is."""
+    def fault_of_value(self, key: bytes, read: Read) -> str | None:
+        """What is wrong with the value of a record; None if nothing is, or if it is none."""
+        if key[:1] in _CHECKED_ELSEWHERE or not keys.KINDS[key[:1]].is_sealed:
+            return None
         try:
-            return _fault_of_record(key, value)
+            return _fault_of_record(key, read())
         except NotALogError:
             return "its record is damaged"
 
-    def place(self, key: bytes, read: Callable[[], bytes | memoryview]) -> Place:
+    def place(self, key: bytes, read: Read) -> Place:
         """Where a row belongs. Its value is read if it is a batch's, for the count of events."""
         if key[:1] == keys.TOPIC_PREFIX:
             return NOWHERE._replace(topic=key[1:].decode(errors="replace"))
@@ -92,9 +109,8 @@ class Rules:
 
 def _fault_of_chunk(key: bytes, previous: bytes) -> str | None:
     number = int.from_bytes(key[-keys.CHUNK_NUMBER_BYTES :])
-    if not number or previous == key[: -keys.CHUNK_NUMBER_BYTES] + keys.encode_chunk_number(
-        number - 1
-    ):
+    batch = key[: -keys.CHUNK_NUMBER_BYTES]
+    if not number or previous == batch + keys.encode_chunk_number(number - 1):
         return None
     return f"chunk {number} of it stands without chunk {number - 1}"
 
@@ -107,10 +123,10 @@ def _fault_of_record(key: bytes, value: bytes | memoryview) -> str | None:
     """
     if key[:1] == keys.TOPIC_PREFIX:
         record = TopicRecord.decode(value)
-        return _fault_of_owner(record, is_own=keys.topic_key(record.name) == key)
+        return _fault_of_number(record, is_own=keys.topic_key(record.name) == key)
     if key[:1] == keys.DELETED_PREFIX:
         record = TopicRecord.decode(value)
-        return _fault_of_owner(record, is_own=keys.deleted_key(record.id) == key)
+        return _fault_of_number(record, is_own=keys.deleted_key(record.id) == key)
     if key == keys.LOG_KEY:
         LogRecord.decode(value)
     else:
@@ -118,7 +134,7 @@ def _fault_of_record(key: bytes, value: bytes | memoryview) -> str | None:
     return None
 
 
-def _fault_of_owner(record: TopicRecord, *, is_own: bool) -> str | None:
+def _fault_of_number(record: TopicRecord, *, is_own: bool) -> str | None:
     return None if is_own else f"its record is that of topic {record.name!r}, number {record.id}"
 
 

@@ -231,8 +231,13 @@ def _goes_on_at(view: PartitionView, retention: Retention, offset: int) -> int:
     if batch is None:
         # Nothing is there from `offset` on. Only if all was removed the partition may go on later.
         return offset if floor is None else max(offset, floor.next_offset)
-    if batch.header is not None and (floor is None or offset >= floor.beginning):
+    if _holds(batch, offset) and (floor is None or offset >= floor.beginning):
         tail = _NO_TAIL if retention.most_bytes is None else view.tail()
         if not view.has_expired(batch, retention, tail):
             return offset
     return max(offset, view.beginning(retention, view.tail()))
+
+
+def _holds(batch: Batch, offset: int) -> bool:
+    """Whether the batch found for `offset` can be read, and begins there or before."""
+    return batch.header is not None and offset > batch.last_offset - batch.header.count

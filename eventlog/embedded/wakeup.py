@@ -178,7 +178,7 @@ class Wakeup:
             if self._alone is waiter:
                 self._alone = None
                 self._spare = listener
-            elif listener is not None:
+            if listener is not None:
                 self._wake_concerned()  # as in `_admit`
 
     def listen(self, listener: Listener, timeout: float) -> None:
@@ -188,13 +188,14 @@ class Wakeup:
             self.poll()
 
     def _admit(self, waiter: Waiter) -> Listener | None:
-        if self._alone is not waiter:
-            dismissed, waiter.listener = waiter.listener, None
-            if not self.closed and not self._may_listen(waiter):
-                self._park(waiter)
-                self._engage_watcher()
-            if dismissed is not None:
-                self._wake_concerned()  # it may have drained what was reported to all
+        if self._alone is waiter and self._watcher is None:
+            return waiter.listener
+        dismissed, waiter.listener = waiter.listener, None
+        if not self.closed and not self._may_listen(waiter):
+            self._park(waiter)
+            self._engage_watcher()
+        if dismissed is not None:
+            self._wake_concerned()  # it may have drained what was reported to all
         return waiter.listener
 
     def _may_listen(self, waiter: Waiter) -> bool:
@@ -272,16 +273,19 @@ class Wakeup:
     # The watcher
 
     def _engage_watcher(self) -> None:
-        """See to it that somebody listens for the parked. With the mutex held."""
-        alone, self._alone = self._alone, None
-        if alone is not None:
-            alone.wake()
+        """See to it that the watcher listens for the parked. With the mutex held.
+
+        Who was alone is dismissed only once there is a watcher: there may be no more threads.
+        """
         watcher = self._watcher
         if watcher is None:
             self._start_watcher()
         elif watcher.resting:
             watcher.resting = False
             watcher.listener.ring()
+        alone, self._alone = self._alone, None
+        if alone is not None:
+            alone.wake()
 
     def _start_watcher(self) -> None:
         """Not a `threading.Thread`: starting one can be interrupted halfway.

@@ -41,9 +41,6 @@ _MOST_COUNTED: Final = 10_000_000
 _MOST_FINDINGS: Final = 1000
 """What is remembered of a log in which nothing is where it belongs."""
 
-_MAX_KEY_BYTES: Final = 511
-"""LMDB's limit; what is longer is damaged, and is not looked at to its end."""
-
 T = TypeVar("T")
 
 
@@ -95,7 +92,7 @@ class Walk:
             search = transaction.cursor()
             cursor = transaction.cursor()
             for view in self._keys_from_here(cursor):
-                key = bytes(view[:_MAX_KEY_BYTES])
+                key = bytes(view[: keys.MAX_KEY_BYTES])  # more than that is damage: do not look
                 is_placed = key > self._previous and search.set_key(key)
                 self._judge(rules, cursor, key, is_placed=is_placed)
                 self._previous = key
@@ -120,8 +117,7 @@ class Walk:
         fault = rules.fault_of_key(key, self._previous)
         if fault is None and not is_placed:
             fault = "a search does not find it where it stands"
-        if fault is None and keys.KINDS[key[:1]].is_sealed:
-            fault = rules.fault_of_value(key, cursor.value())
+        fault = fault or rules.fault_of_value(key, cursor.value)
         if fault is not None:
             self._note(rules.place(key, cursor.value), key, fault)
 
@@ -133,7 +129,7 @@ class Walk:
         self._note(NOWHERE, self._previous, f"what is behind it cannot be read ({error!r})")
         kind = keys.KINDS.get(self._previous[:1])
         prefix = self._previous[: 7 if kind is not None and kind.has_partition else 1]
-        behind = prefix.ljust(_MAX_KEY_BYTES, b"\xff")
+        behind = prefix.ljust(keys.MAX_KEY_BYTES, b"\xff")
         self._previous = b""
         if not walked or behind <= self._at:
             return False

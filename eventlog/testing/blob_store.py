@@ -1,45 +1,27 @@
-"""What shows that a part somebody else wrote keeps the contract it stands under.
-
-`BlobStoreContract` is a suite of tests that every blob store must pass. It needs pytest only where
-it is used::
-
-    class TestMyStore(BlobStoreContract):
-        @pytest.fixture
-        def store(self):
-            with my_store.open("...") as store:
-                yield store
-
-        def opener(self, store):
-            return functools.partial(my_store.open, "...")
-
-With ``pytest.register_assert_rewrite("eventlog.testing")`` in a ``conftest.py``, failures show the
-values compared.
-"""
+"""The contract of `eventlog.blobs.BlobStore`, test by test."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final
 
 from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore
 from eventlog.errors import ClosedError, InvalidNameError, PreconditionFailedError
+from eventlog.testing.races import (
+    CONTESTED,
+    RACERS,
+    Opener,
+    create_and_delete,
+    increment,
+    race,
+    writing,
+)
 
-__all__ = ["BlobStoreContract", "Opener"]
-
-T = TypeVar("T")
-
-Opener: TypeAlias = Callable[[], AbstractContextManager[BlobStore]]
-"""Opens the same store again, in whatever process it is called in; can be pickled."""
-
-_RACERS: Final = 8
-_PATIENCE: Final = 120.0  # seconds that starting processes may take
+__all__ = ["BlobStoreContract"]
 
 _MIB: Final = 1024 * 1024
 _SIZES: Final = (0, 1, 300, 2000, 4000, *range(4030, 4100, 10), 8160, 8161, 65_536, _MIB)
@@ -64,8 +46,6 @@ _BAD_NAMES: Final = (
 )
 _ORDERED: Final = ("a", "a-b", "a.b", "a0", "aA", "a_b", "aa-/x", "aa./x", "aa/x", "aa0/x", "b")
 """In the order of their bytes, which is not that of their segments."""
-
-_CONTESTED: Final = [f"blob-{number}" for number in range(20)]
 
 
 class BlobStoreContract:
@@ -290,7 +270,7 @@ class BlobStoreContract:
     def test_a_long_list_is_whole(self, store: BlobStore) -> None:
         """Also where a store hands it out page by page."""
         names = sorted(f"many/{number % 7}/{number}" for number in range(self.many))
-        with ThreadPoolExecutor(_RACERS) as pool:
+        with ThreadPoolExecutor(RACERS) as pool:
             list(pool.map(lambda name: store.put(name, b""), names))
         assert _names(store, "many/") == names
         assert _names(store, "many/3") == [name for name in names if name.startswith("many/3")]
@@ -344,22 +324,22 @@ class BlobStoreContract:
 
     # Others at the same time
 
-    def test_threads_lose_no_increment(self, store: BlobStore) -> None:
+    def test_threads_lose_noincrement(self, store: BlobStore) -> None:
         """Each read, then swapped, and tried again if another came first."""
-        _race(store, None, functools.partial(_increment, times=10))
-        assert _get(store, "counter").data == b"%d" % (10 * _RACERS)
+        race(store, None, functools.partial(increment, times=10))
+        assert _get(store, "counter").data == b"%d" % (10 * RACERS)
 
-    def test_processes_lose_no_increment(self, store: BlobStore) -> None:
+    def test_processes_lose_noincrement(self, store: BlobStore) -> None:
         """The same with eight processes."""
-        _race(store, self.opener(store), functools.partial(_increment, times=25))
-        assert _get(store, "counter").data == b"%d" % (25 * _RACERS)
+        race(store, self.opener(store), functools.partial(increment, times=25))
+        assert _get(store, "counter").data == b"%d" % (25 * RACERS)
 
     def test_of_all_that_create_or_delete_a_blob_one_does(self, store: BlobStore) -> None:
         """Eight processes try each of some names, and each learns rightly who was first."""
-        for name in _CONTESTED:
+        for name in CONTESTED:
             store.put(f"doomed/{name}", b"", if_absent=True)
-        won = _race(store, self.opener(store), _create_and_delete)
-        for name in _CONTESTED:
+        won = race(store, self.opener(store), create_and_delete)
+        for name in CONTESTED:
             creators = [number for number, (created, _) in enumerate(won) if name in created]
             deleters = [number for number, (_, deleted) in enumerate(won) if name in deleted]
             assert (len(creators), len(deleters)) == (1, 1)
@@ -376,7 +356,7 @@ class BlobStoreContract:
 
         seen = []
         write(0)
-        with _writing(write):
+        with writing(write):
             seen += [_get(store, "a") for _ in range(100)]
         for blob in seen:
             assert put[blob.etag] == blob.data
@@ -392,7 +372,7 @@ class BlobStoreContract:
             store.put(f"hosts/x{number % 3}", b"")
             store.delete(f"hosts/x{number % 2}")
 
-        with _writing(write):
+        with writing(write):
             for _ in range(100):
                 assert [name for name in _names(store, "hosts/") if name in names] == names
 
@@ -450,102 +430,3 @@ def _raises(kind: type[Exception], about: str = "") -> Iterator[None]:
     except kind:
         return
     raise AssertionError(f"no {kind.__name__} {about!r:.100}")
-
-
-# ---- Racing --------------------------------------------------------------------------------------
-
-
-_start: Any = None
-"""What the racers in one process meet at."""
-
-
-def _race(store: BlobStore, opener: Opener | None, work: Callable[[BlobStore, int], T]) -> list[T]:
-    """Have eight do `work` at the same time: processes, or threads if there is no `opener`.
-
-    Returns: what came of it, by the racers' numbers.
-    """
-    if opener is None:
-        start = threading.Barrier(_RACERS)
-        take_part = functools.partial(
-            _take_part, start.wait, lambda: contextlib.nullcontext(store), work
-        )
-        with ThreadPoolExecutor(_RACERS) as threads:
-            return list(threads.map(take_part, range(_RACERS)))
-    context = multiprocessing.get_context("spawn")
-    meeting = (context.Barrier(_RACERS),)
-    take_part = functools.partial(_take_part, _meet, opener, work)
-    with ProcessPoolExecutor(_RACERS, context, _meet_at, meeting) as processes:
-        return list(processes.map(take_part, range(_RACERS)))
-
-
-def _meet_at(start: Any) -> None:
-    global _start  # noqa: PLW0603 - only who starts a process can hand it a barrier
-    _start = start
-
-
-def _meet(timeout: float) -> None:
-    _start.wait(timeout)
-
-
-def _take_part(
-    meet: Callable[[float], object],
-    opener: Opener,
-    work: Callable[[BlobStore, int], T],
-    number: int,
-) -> T:
-    with opener() as store:
-        meet(_PATIENCE)
-        return work(store, number)
-
-
-def _increment(store: BlobStore, number: int, *, times: int) -> None:  # noqa: ARG001 - a racer's
-    """Add 1 to a counter, again and again."""
-    for _ in range(times):
-        while not _swap(store):
-            pass
-
-
-def _swap(store: BlobStore) -> bool:
-    blob = store.get("counter")
-    try:
-        if isinstance(blob, Blob):
-            store.put("counter", b"%d" % (int(blob.data) + 1), if_match=blob.etag)
-        else:
-            store.put("counter", b"1", if_absent=True)
-    except PreconditionFailedError:
-        return False
-    return True
-
-
-def _create_and_delete(store: BlobStore, number: int) -> tuple[list[str], list[str]]:
-    """Try to create and to delete each of some blobs; which ones it could."""
-    doomed = dict(store.list("doomed/"))
-    created, deleted = [], []
-    for name in _CONTESTED:
-        with contextlib.suppress(PreconditionFailedError):
-            store.put(f"new/{name}", b"%d" % number, if_absent=True)
-            created.append(name)
-        with contextlib.suppress(PreconditionFailedError):
-            store.delete(f"doomed/{name}", if_match=doomed.get(f"doomed/{name}", "gone"))
-            deleted.append(name)
-    return created, deleted
-
-
-@contextlib.contextmanager
-def _writing(write: Callable[[int], object]) -> Iterator[None]:
-    """Meanwhile, call `write` with 1, 2 and on, in another thread."""
-    stopped = threading.Event()
-
-    def keep_writing() -> None:
-        number = 1
-        while not stopped.is_set():
-            write(number)
-            number += 1
-
-    with ThreadPoolExecutor(1) as thread:
-        writing = thread.submit(keep_writing)
-        try:
-            yield
-        finally:
-            stopped.set()
-        writing.result()
