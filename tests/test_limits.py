@@ -19,6 +19,7 @@ import pytest
 
 import eventlog
 from eventlog import (
+    BufferFullError,
     Event,
     EventLog,
     EventTooLargeError,
@@ -28,10 +29,15 @@ from eventlog import (
     OffsetOutOfRangeError,
     PartitionNotFoundError,
     Topic,
+    UnsupportedOperationError,
 )
+from eventlog.checks import MAX_PRODUCER_ID_BYTES, MAX_SEQUENCE
+from eventlog.delivery import EVENT_BYTES
 from eventlog.embedded import batch, directory, opening, settings, storage
 from eventlog.embedded.engine import EmbeddedLog
-from eventlog.embedded.keys import MAX_OFFSET
+from eventlog.embedded.keys import MAX_OFFSET, producer_key
+from eventlog.embedded.producers import KEPT_US, MAX_PRODUCERS, ProducerRecord
+from eventlog.embedded.writer import Writer
 from eventlog.event import MAX_KEY_BYTES, MAX_PROPERTIES_BYTES, MAX_PROPERTY_NAME_BYTES
 from eventlog.names import MAX_NAME_CHARACTERS
 from tests.conftest import Start
@@ -611,3 +617,91 @@ def test_timeout_is_lock_timeout_for_one_append(log: EventLog, start: Start) -> 
     right: list[float | timedelta] = [float("inf"), timedelta.max, 0]
     for offset, length in enumerate(right):
         assert topic.append(b"", timeout=length).offset == offset
+
+
+@limit("group_name", 1, MAX_NAME_CHARACTERS)
+def test_a_group_name_follows_the_rules_of_topics(topic: Topic) -> None:
+    for right in ("a", "_", "fraud-2.b_C", "g" * MAX_NAME_CHARACTERS):
+        assert topic.group(right).name == right
+    for wrong in ("", ".", "-a", "../x", "a/b", "a b", "ж", "g" * (MAX_NAME_CHARACTERS + 1)):
+        with refused(InvalidNameError, topic):
+            topic.group(wrong)
+        with refused(InvalidNameError, topic):
+            topic.consumer(group=wrong)
+    with refused(TypeError, topic):
+        topic.group(7)  # type: ignore[arg-type]
+
+
+@limit("transaction", settings.MAX_APPEND_BYTES)
+def test_a_transaction_takes_what_one_append_takes(memory_log: EventLog, topic: Topic) -> None:
+    topic.configure(max_event_bytes=settings.MAX_EVENT_BYTES)
+    half = bytes(settings.MAX_APPEND_BYTES // 2)
+    with memory_log.transaction() as tx:
+        tx.append(topic, half)
+        tx.append(topic, half)
+        with refused(EventTooLargeError):
+            tx.append(topic, b"x")
+    assert [receipt.offset for receipt in tx.receipts] == [0, 1]
+
+
+@limit("producer_id", 1, MAX_PRODUCER_ID_BYTES)
+def test_a_producer_id_is_short_text(topic: Topic) -> None:
+    for right in ("a", "load:../some file", "ж" * (MAX_PRODUCER_ID_BYTES // 2)):
+        topic.producer(producer_id=right).close()
+    for wrong in ("", "a" * (MAX_PRODUCER_ID_BYTES + 1), "ж" * MAX_PRODUCER_ID_BYTES, "\ud800"):
+        with refused(ValueError, topic):
+            topic.producer(producer_id=wrong)
+    with refused(TypeError, topic):
+        topic.producer(producer_id=7)  # type: ignore[arg-type]
+
+
+@limit("sequence", 0, MAX_SEQUENCE)
+def test_a_sequence_grows_from_0_on(topic: Topic) -> None:
+    with topic.producer(producer_id="p") as producer:
+        for wrong in (-1, MAX_SEQUENCE + 1):
+            with refused(ValueError, topic):
+                producer.send(b"x", sequence=wrong)
+        with refused(ValueError, topic):
+            producer.send(b"x")
+        offsets = [producer.send(b"x", sequence=right).result() for right in (0, MAX_SEQUENCE, 0)]
+    assert [(receipt.offset, receipt.duplicate) for receipt in offsets] == [
+        (0, False),
+        (1, False),
+        (-1, True),
+    ]
+
+
+@limit("producers", MAX_PRODUCERS, KEPT_US // 86_400_000_000)
+def test_a_topic_knows_so_many_producers_that_were_active_of_late() -> None:
+    now = [10**15]
+    with eventlog.open("memory:", clock=lambda: now[0]) as log:
+        topic = log.create_topic("t", partitions=1)
+        record = ProducerRecord(1, 0, now[0]).encode()
+
+        def fill(writer: Writer) -> None:
+            number = embedded(log).handle("t").state.record.id
+            for name in range(MAX_PRODUCERS):
+                writer.put(producer_key(number, f"p{name}"), record)
+
+        embedded(log).commit(fill)
+        with pytest.raises(UnsupportedOperationError):
+            topic.producer(producer_id="one more")
+        topic.producer(producer_id="p7").close()
+        now[0] += KEPT_US + 1
+        with topic.producer(producer_id="one more") as producer:
+            assert producer.last_sequence == -1
+
+
+@limit("buffer", default(Topic.producer, "max_buffered_bytes"))
+def test_a_producer_accepts_no_more_than_its_buffer_holds(topic: Topic) -> None:
+    most = 1000
+    with topic.producer(max_buffered_bytes=most, linger=3600) as producer:
+        producer.send(bytes(10 * most))  # a single one always
+        with pytest.raises(BufferFullError):
+            producer.send(b"", timeout=0)
+        producer.flush()
+        for _ in range(most // (36 + EVENT_BYTES)):
+            producer.send(bytes(36))
+        with pytest.raises(BufferFullError):
+            producer.send(b"", timeout=0)
+    assert topic.partition_info(0).next_offset == 1 + most // (36 + EVENT_BYTES)
