@@ -83,9 +83,20 @@ SPECS: Final[Mapping[str, Spec]] = {
     "threads-4": Spec("4 threads, 1000 events each call", _RATE, at_least=0.8, aim=AIM),
     "threads-4-uncompressed": Spec("... uncompressed", _RATE, at_least=0.8, aim=AIM),
     "threads-16": Spec("16 threads, 1 event each call, to 1 thread", _RATE, at_least=5.0),
+    "producer-send": Spec(
+        "producer.send, event by event, 500 keys, flushed", _RATE, at_least=0.8, aim=1.0
+    ),
     "read-events": Spec("reading Event objects", _RATE, at_least=2.0),
     "read-bodies": Spec("reading bodies", _RATE, at_least=2.0),
     "read-events-uncompressed": Spec("reading Event objects, uncompressed", _RATE, at_least=2.0),
+    "consumer-lists": Spec(
+        "consumer of 16 partitions, to reading one by one", _RATE, at_least=0.8, aim=AIM
+    ),
+    "consumer-events": Spec("... event by event, both", _RATE, at_least=0.8, aim=AIM),
+    "consumer-time": Spec("... merged by time", _RATE, aim=AIM),
+    "transaction": Spec(
+        "read 1000, append them, checkpoint, in a transaction, to the append", _RATE, at_least=0.8
+    ),
     "read-memory": Spec("a reader's memory, all read to 1/10 read", "MB", at_most=1.1),
     "growth-append": Spec("append rate, large log to small", _RATE, at_least=0.9),
     "open-large": Spec("opening the large log", "ms", at_most=1.0),
@@ -103,6 +114,13 @@ SPECS: Final[Mapping[str, Spec]] = {
     "processes-1000-fair": Spec("smallest share of the 4 to largest, 1000 events", _RATE),
     "processes-1": Spec("4 processes, 1 event each call, to 1", _RATE),
     "processes-1-fair": Spec("smallest share of the 4 to largest, 1 event", _RATE),
+    "delivery-thread-median": Spec("commit to another process's thread, median", "ms", at_most=1.0),
+    "delivery-thread-99": Spec("... 99th percentile", "ms", at_most=1.0),
+    "delivery-task-median": Spec(
+        "commit to another process's event loop, median", "ms", at_most=1.0
+    ),
+    "delivery-task-99": Spec("... 99th percentile", "ms", at_most=1.0),
+    "idle-followers": Spec("100 idle followers in a process", "% of a core", at_most=1.0),
     "import": Spec("import eventlog", "ms", at_most=1.0),
 }
 """Every row there is, in the order of the table."""

@@ -58,7 +58,6 @@ class Backlog:
         self.end = end
         self.until_us = until_us
         self.runs: deque[Run] = deque()
-        self.size = 0
         self.failure: CorruptBatchError | None = None
         self.finished: Finished | None = None
         self.look = 0
@@ -72,6 +71,11 @@ class Backlog:
     def ahead(self) -> int:
         """The offset behind what was read."""
         return self.runs[-1].stop if self.runs else self.offset
+
+    @property
+    def size(self) -> int:
+        """At least as many bytes as the bodies have of what was read ahead."""
+        return sum([run.size for run in self.runs])
 
     @property
     def is_done(self) -> bool:
@@ -89,45 +93,47 @@ class Backlog:
         return not self.runs and self.failure is None and not self._at_end and not self.is_done
 
     @property
-    def is_idle(self) -> bool:
-        """Whether it has nothing, and had nothing to give when it was last looked at."""
-        return not self.runs and self.failure is None and self._at_end and not self.is_done
+    def has_caught_up(self) -> bool:
+        """Whether nothing was there behind its runs, and it is not done."""
+        return self._at_end and not self.is_done
 
     @property
     def wanted(self) -> Wanted | None:
         """What should be read next; None while it has something, and when it is done."""
-        if self.runs or self.failure is not None or self.is_done:
+        if self.runs or self.failure is not None:
+            return None
+        if self.end is not None and self.offset >= self.end:
             return None
         return Wanted(self.partition, self.offset, self.end)
 
+    def still_wants(self, wanted: Wanted) -> bool:
+        """Whether what was wanted then is wanted now."""
+        return not self.runs and self.offset == wanted.offset and self.end == wanted.stop
+
     # What happens to it
 
-    def take_in(self, found: Found, look: int, now_us: int) -> LostRange | None:
-        """Take what was found for `wanted`; what expired before it was read, if any did.
+    def take_in(self, found: Found, look: int, now_us: int, lost: deque[LostRange]) -> bool:
+        """Take what was found for `wanted`; whether it is any different now.
 
         Args:
             look: number of the look that found it.
             now_us: the log's clock before the look.
+            lost: takes what expired before it was read.
         """
         self.look = look
-        lost = None
+        before = self.offset, self.end
         if found.begin > self.offset:
             behind = found.begin if self.end is None else min(found.begin, self.end)
-            lost = LostRange(self.partition, self.offset, behind - 1)
+            lost.append(LostRange(self.partition, self.offset, behind - 1))
             self.offset = behind
-        self.runs.extend(self._wanted_of(found))
-        self.size = sum(run.size for run in self.runs)
         self._at_end = found.at_end
-        if self.is_done:
-            return lost
-        self.failure = found.failure
-        if found.at_end and self.end is None and self.until_us is not None:
-            if now_us >= self.until_us:
-                self.end = self.ahead
-        elif found.at_end and self.end is not None and self._end_is_there:
-            place = (self._topic, self.partition)
-            self.failure = corrupt(place, self.ahead, self.end - 1, "they are missing")
-        return lost
+        if found.runs:
+            self.runs.extend(self._wanted_of(found))
+        if self.end is not None or self.until_us is not None:
+            self._note_end(now_us)
+        if found.failure is not None and not self.is_done:
+            self.failure = found.failure
+        return bool(self.runs) or self.failure is not None or before != (self.offset, self.end)
 
     def _wanted_of(self, found: Found) -> Iterator[Run]:
         """The runs before the end, which a run may show."""
@@ -137,13 +143,24 @@ class Backlog:
                 return
             yield run
 
+    def _note_end(self, now_us: int) -> None:
+        """There is nothing behind its runs: that may be the end, or it may be missing."""
+        if not self._at_end or self.is_done:
+            return
+        if self.end is None:
+            if self.until_us is not None and now_us >= self.until_us:
+                self.end = self.ahead
+        elif self._end_is_there:
+            place = (self._topic, self.partition)
+            self.failure = corrupt(place, self.ahead, self.end - 1, "they are missing")
+
     def hand_out(self, offset: int, enqueued_us: int) -> None:
         """All events before `offset` are out, the last of them enqueued then. May be repeated."""
         if offset > self.offset:
             self.finished = Finished(offset - 1, enqueued_us)
             self.offset = offset
         while self.runs and self.runs[0].stop <= offset:
-            self.size -= self.runs.popleft().size
+            self.runs.popleft()
 
     def events(self, run: Run) -> list[StoredEvent]:
         """Those events of a run of its that are not out.
@@ -165,7 +182,6 @@ class Backlog:
     def move(self, offset: int) -> None:
         """Go on at `offset`."""
         self.runs.clear()
-        self.size = 0
         self.failure = None
         self._at_end = False
         self.offset = offset

@@ -33,9 +33,10 @@ from eventlog.log import Duration
 from eventlog.outlet import Outlet
 from eventlog.waiting import Completion, on_event_loop
 
-__all__ = ["MAX_BATCH_BYTES", "ParcelBuffer"]
+__all__ = ["ParcelBuffer"]
 
-MAX_BATCH_BYTES: Final = 128 * 1024 * 1024
+_MOST_BYTES: Final = 128 * 1024 * 1024
+"""No parcel has more, whatever was asked for: it is stored with one durable write."""
 
 _MOST_COMMIT_BYTES: Final = 16 * 1024 * 1024
 """Parcels of together as many bytes are stored with one durable write, if so many wait."""
@@ -63,7 +64,7 @@ class ParcelBuffer:
         self._outlet = outlet
         self._linger = seconds(linger, "linger")
         self._max_events = check_count(max_batch_events, "max_batch_events", 2**31)
-        self._max_bytes = check_count(max_batch_bytes, "max_batch_bytes", MAX_BATCH_BYTES)
+        self._max_bytes = min(check_count(max_batch_bytes, "max_batch_bytes", 2**40), _MOST_BYTES)
         self._most_buffered = check_count(max_buffered_bytes, "max_buffered_bytes", 2**40)
         self._start_empty()
 
@@ -169,9 +170,11 @@ class ParcelBuffer:
         with self._mutex:
             room = self._most_buffered - self._buffered_bytes - self._open.used
             if room >= max(self._refused, 1):
-                return Completion.of(None)
-            self._seal()
-            return self._next_room(0)
+                completion = Completion.of(None)
+            else:
+                self._seal()
+                completion = self._next_room(0)
+        return completion
 
     def _next_room(self, size: int) -> Completion[None]:
         """Done when there is room again; `size` are the bytes for which there was none."""

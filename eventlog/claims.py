@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.checkpoints import CheckpointResetError, GroupStore
 
-__all__ = ["Claims", "ClaimsFence", "Yielded"]
+__all__ = ["Claims", "ClaimsFence", "Reset", "Yielded"]
 
 _logger: Final = logging.getLogger("eventlog")
 
@@ -45,13 +45,21 @@ class Yielded(NamedTuple):
     era: int
 
 
+class Reset(NamedTuple):
+    """A person has moved the group: it goes on at `start`, and another era begins."""
+
+    partition: int
+    era: int
+    start: int
+
+
 class _Claim:
     """What is known of one partition's checkpoint.
 
     Attributes:
         era: how many resets were found.
-        told_era: how many of them the consumer knows of.
-        reset: the last one, until it is told: its era, and where to go on.
+        told_era: how many of them the consumer has followed.
+        reset: the last one, until it is followed: its era, and where to go on.
     """
 
     def __init__(self, offset: int, etag: str) -> None:
@@ -95,7 +103,7 @@ class Claims:
         return self._claims[partition].offset
 
     def era(self, partition: int) -> int:
-        """How many resets of it `take_resets` has told of."""
+        """How many resets of it the consumer has `followed`."""
         return self._claims[partition].told_era
 
     def etag_of_era(self, partition: int, era: int) -> str:
@@ -113,17 +121,20 @@ class Claims:
         """What tells its checkpoint from every other state of it."""
         return self._claims[partition].etag
 
-    def take_resets(self) -> dict[int, int]:
-        """The partitions that were reset, and where to go on; each reset is told once.
+    def resets(self) -> list[Reset]:
+        """Those that were not `followed`. Does not block."""
+        return [
+            Reset(partition, *claim.reset)
+            for partition, claim in list(self._claims.items())
+            if claim.reset is not None
+        ]
 
-        From then on what is handed out belongs to the new era. Does not block.
-        """
-        resets = {}
-        for partition, claim in list(self._claims.items()):
-            reset, claim.reset = claim.reset, None
-            if reset is not None:
-                claim.told_era, resets[partition] = reset
-        return resets
+    def followed(self, reset: Reset) -> None:
+        """What is handed out from now on belongs to the era of that reset. Does not block."""
+        claim = self._claims[reset.partition]
+        claim.told_era = reset.era
+        if claim.reset == (reset.era, reset.start):
+            claim.reset = None
 
     def advance(self, yielded: Sequence[Yielded]) -> None:
         """Checkpoint what was handed out.
@@ -198,10 +209,12 @@ class Claims:
 
     def _reset(self, reset: CheckpointResetError) -> None:
         claim = self._claims[reset.partition]
-        claim.etag = reset.etag
-        claim.offset = reset.checkpoint.offset
+        # In this order, since Ctrl-C may come between: from here on nothing older is written, and
+        # as long as the etag is the old one the reset is found again.
         claim.era += 1
         claim.reset = (claim.era, reset.checkpoint.offset + 1)
+        claim.offset = reset.checkpoint.offset
+        claim.etag = reset.etag
 
     def _refuse_disconnected(self) -> None:
         if self._disconnected is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from eventlog.backlog import Backlog, Handout
@@ -20,7 +20,6 @@ __all__ = ["ByTime", "InTurns", "Merging"]
 TURN_EVENTS: Final = 1000
 TURN_BYTES: Final = 256 * 1024
 """What is handed out at a time: whole runs, until they have as many events or bytes."""
-
 
 _Head: TypeAlias = tuple[int, int, int, Backlog]
 """The time of a partition's next run, the partition, the number of the run, and its backlog."""
@@ -44,11 +43,11 @@ class Merging(abc.ABC):
         """All, in the order in which they should be looked at."""
 
     @abc.abstractmethod
-    def take(self, *, has_room: bool) -> Handout | None:
+    def take(self, has_room: Callable[[], bool]) -> Handout | None:
         """What comes next; None if the log has to be looked at first.
 
         Args:
-            has_room: whether a look could bring something.
+            has_room: tells whether a look could bring something.
 
         Raises:
             CorruptBatchError: it is damaged.
@@ -68,18 +67,20 @@ class InTurns(Merging):
         """The one whose turn it is comes first; those that were added come last."""
         if len(self._ring) != len(self._backlogs):
             known = {backlog.partition for backlog in self._ring}
-            self._ring.extend(
-                [one for one in self._backlogs.values() if one.partition not in known]
-            )
+            everyone = list(self._backlogs.values())
+            self._ring.extend([one for one in everyone if one.partition not in known])
         return self._ring
 
-    def take(self, *, has_room: bool) -> Handout | None:
+    def take(self, has_room: Callable[[], bool]) -> Handout | None:
         """A share of one partition."""
         ring = self.in_order()
+        is_full = False
         for _ in range(len(ring)):
             backlog = ring[0]
-            if has_room and backlog.is_hungry:
-                return None
+            if not is_full and backlog.is_hungry:
+                if has_room():
+                    return None
+                is_full = True
             ring.rotate(-1)
             if backlog.runs:
                 return _share(backlog)
@@ -113,35 +114,38 @@ class ByTime(Merging):
 
     needs_each = True
 
-    def in_order(self) -> Iterable[Backlog]:
+    def in_order(self) -> list[Backlog]:
         """In no order that matters."""
-        return self._backlogs.values()
+        return list(self._backlogs.values())
 
-    def take(self, *, has_room: bool) -> Handout | None:  # noqa: ARG002 - there always is
+    def take(self, has_room: Callable[[], bool]) -> Handout | None:  # noqa: ARG002 - there always is
         """The earliest events of all."""
         heads: list[_Head] = []
         used_up: list[Backlog] = []
-        for backlog in self._backlogs.values():
+        for backlog in self.in_order():
             if backlog.failure is not None and not backlog.runs:
                 raise backlog.fail()
             if backlog.runs:
                 heads.append((backlog.runs[0].enqueued_us, backlog.partition, 0, backlog))
             elif not backlog.is_done:
                 used_up.append(backlog)
-        if not heads or any(_may_hide(backlog, heads) for backlog in used_up):
+        newest = max([backlog.look for *_, backlog in heads], default=0)
+        if not heads or any(_may_hide(backlog, newest) for backlog in used_up):
             return None
         heapq.heapify(heads)
-        return _earliest(heads)
+        return _earliest(heads, newest)
 
 
-def _may_hide(backlog: Backlog, heads: list[_Head]) -> bool:
-    """Whether a partition may have an event, behind its runs, that comes before those heads."""
-    return not backlog.is_complete or any(
-        backlog.look < other.look and not backlog.is_done for *_, other in heads
-    )
+def _may_hide(backlog: Backlog, newest: int) -> bool:
+    """Whether a partition may have an event, behind its runs, that comes before others'.
+
+    Args:
+        newest: number of the look that last brought one of theirs.
+    """
+    return not backlog.is_done and (not backlog.is_complete or backlog.look < newest)
 
 
-def _earliest(heads: list[_Head]) -> Handout:
+def _earliest(heads: list[_Head], newest: int) -> Handout:
     """Merge the runs of a heap."""
     handout = Handout()
     while heads and not _is_full(handout):
@@ -159,7 +163,7 @@ def _earliest(heads: list[_Head]) -> Handout:
             heapq.heapreplace(heads, following)
             continue
         heapq.heappop(heads)
-        if _may_hide(backlog, heads):
+        if _may_hide(backlog, newest):
             break
     return handout
 

@@ -129,13 +129,14 @@ class Producer(ParcelBuffer):
     def metrics(self) -> ProducerMetrics:
         """Its figures now."""
         with self._mutex:
-            return ProducerMetrics(
-                sum(parcel.count for parcel in self._parcels() if not parcel.settled),
+            figures = ProducerMetrics(
+                sum([parcel.count for parcel in self._parcels() if not parcel.settled]),
                 self._buffered_bytes + self._open.used,
                 self._batches,
                 self._delivered,
                 self._failed,
             )
+        return figures
 
     # Sending
 
@@ -169,7 +170,10 @@ class Producer(ParcelBuffer):
             ClosedError: the producer was closed.
         """
         # The short way, without a mutex: what a producer's rate hangs on. See `eventlog.buffer`.
-        number = self._places.get(key)
+        try:
+            number = self._places.get(key)
+        except TypeError:  # it cannot be a key; said below
+            number = None
         if (
             number is not None
             and type(body) is bytes
@@ -281,7 +285,7 @@ class Producer(ParcelBuffer):
     def _try(self, event: Accepted, number: int | None, sequence: int | None) -> Delivery | None:
         """Accept an event, if there is room for it."""
         is_repeated = sequence is not None and sequence <= self._last_sent
-        if is_repeated and not self._buffered_bytes and not self._open.used:
+        if is_repeated and self._nothing_waits():
             return self._repeated(event, number or 0)
         if not self._reserve(event.size, number or 0):
             return None
@@ -302,6 +306,10 @@ class Producer(ParcelBuffer):
         if end >= 2 * self._max_events:
             self._seal()
         return Delivery(batch, end)
+
+    def _nothing_waits(self) -> bool:
+        """Whether a duplicate needs to wait for nothing."""
+        return not (self._buffered_bytes or self._open.used or self._caller.function)
 
     def _repeated(self, event: Accepted, number: int) -> Delivery:
         """A delivery of what was stored before, with nothing before it that is not."""

@@ -35,11 +35,14 @@ class Reader:
     Attributes:
         current: what is being handed out.
         lost: what expired before it was read, and was not reported.
+        has_caught_up: whether a partition has nothing behind what was read ahead of it, as far as
+            was seen.
     """
 
     def __init__(self, topic: str, *, by_time: bool, prefetch_bytes: int) -> None:
         self.current = Handout()
         self.lost: Final[deque[LostRange]] = deque()
+        self.has_caught_up = False
         self._topic = topic
         self._backlogs: dict[int, Backlog] = {}
         merging = ByTime if by_time else InTurns
@@ -59,6 +62,11 @@ class Reader:
         """Which it reads."""
         return sorted(self._backlogs)
 
+    @property
+    def count(self) -> int:
+        """How many these are; 0 before it has begun."""
+        return len(self._backlogs)
+
     def positions(self) -> dict[int, int]:
         """By partition, the offset of the next event that is handed out."""
         progress = {one.backlog.partition: one.offset for one in self.current.progress()}
@@ -70,8 +78,8 @@ class Reader:
     def finished(self) -> dict[int, Finished]:
         """By partition, the last event that was handed out, where one was."""
         found = {
-            number: backlog.finished
-            for number, backlog in self._backlogs.items()
+            backlog.partition: backlog.finished
+            for backlog in self._all()
             if backlog.finished is not None
         }
         for backlog, offset, enqueued_us in self.current.progress():
@@ -89,19 +97,14 @@ class Reader:
     @property
     def is_done(self) -> bool:
         """Whether everything up to the ends was taken."""
-        return all(backlog.is_done and not backlog.runs for backlog in self._backlogs.values())
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether one of the partitions had nothing to give when it was last looked at."""
-        return any(backlog.is_idle for backlog in self._backlogs.values())
+        return all(backlog.is_done and not backlog.runs for backlog in self._all())
 
     @property
     def until_us(self) -> int | None:
         """The earliest time at which a partition may reach its end without an event."""
         times = [
             backlog.until_us
-            for backlog in self._backlogs.values()
+            for backlog in self._all()
             if backlog.until_us is not None and not backlog.is_done
         ]
         return min(times, default=None)
@@ -115,7 +118,7 @@ class Reader:
             CorruptBatchError: it is damaged.
         """
         self.current.settle()
-        handout = self._merging.take(has_room=self._room() * 2 >= self._prefetch_bytes)
+        handout = self._merging.take(self._has_room)
         if handout is None:
             return False
         self.current = handout
@@ -153,8 +156,7 @@ class Reader:
         self.current.settle()
         backlogs = list(self._merging.in_order())
         wanted = [backlog.wanted for backlog in backlogs]
-        active = sum(not backlog.is_done for backlog in backlogs)
-        share = self._prefetch_bytes // max(active, 1)
+        share = self._prefetch_bytes // len(backlogs)
         if not self._merging.needs_each:
             share = min(max(share, TURN_BYTES), self._prefetch_bytes)
         return Request(
@@ -176,14 +178,20 @@ class Reader:
         for wanted in asked.wanted:
             backlog = self._backlogs[wanted.partition]
             found = look.found.get(wanted.partition)
-            if found is None or backlog.wanted != wanted:
+            if found is not None and backlog.still_wants(wanted):
+                changed |= backlog.take_in(found, self._looks, now_us, self.lost)
+            else:
                 changed = True
-                continue
-            lost = backlog.take_in(found, self._looks, now_us)
-            if lost is not None:
-                self.lost.append(lost)
-            changed |= backlog.wanted != wanted
-        return changed or any(backlog.runs for backlog in self._backlogs.values())
+        self.has_caught_up = any(backlog.has_caught_up for backlog in self._all())
+        return changed or any(backlog.runs for backlog in self._all())
 
     def _room(self) -> int:
-        return self._prefetch_bytes - sum(backlog.size for backlog in self._backlogs.values())
+        return self._prefetch_bytes - sum([one.size for one in self._all() if one.runs])
+
+    def _has_room(self) -> bool:
+        """Whether half of what may be read ahead is free: looks for less would cut batches."""
+        return self._room() * 2 >= self._prefetch_bytes
+
+    def _all(self) -> list[Backlog]:
+        """A copy, since another thread may `add` some."""
+        return list(self._backlogs.values())

@@ -108,7 +108,7 @@ class Reading:
 
         Returns: whether there are any to hand out; otherwise iteration ends.
         """
-        if not self.reader.partitions:
+        if not self.reader.count:
             yield _Work(self._begin_unless_stopped)
         deadline: float | None = None
         woken = False
@@ -136,31 +136,31 @@ class Reading:
         if now >= self._next_check:
             yield from self._check_claims()
             yield from self._look()
-        elif now >= self._next_peek and self._scope.follow and self._may_have_more():
+        elif now >= self._next_peek and self._may_have_more():
             yield from self._look()
         self.follow_resets()
         self._report_lost()
 
     def _may_have_more(self) -> bool:
         """Whether there may be events in a partition that had none."""
-        return self.reader.has_idle and self._watches[-1].changed()
+        return self.reader.has_caught_up and self._watches[-1].changed()
 
     def _look(self) -> Steps:
         """Look at the log.
 
         Returns: whether something came of it.
         """
-        if self._scope.follow:
-            self._watches[-1].mark()
+        if self.stopped:
+            return False
+        self._watches[-1].mark()
         now_us = self._source.now_us()
         request = self.reader.request()
         look = yield _Work(functools.partial(self._source.fetch, request))
         changed = self.reader.take_in(request, look, now_us)
-        if self._scope.grows and look.partitions > len(self.reader.partitions):
+        if self._scope.grows and look.partitions > self.reader.count:
             yield _Work(functools.partial(self._extend, look.partitions))
             changed = True
         self._next_peek = time.monotonic() + _PEEK_SECONDS
-        self._report_lost()
         return changed
 
     def _check_claims(self) -> Steps:
@@ -204,14 +204,18 @@ class Reading:
 
     def _report_lost(self) -> None:
         while self.reader.lost:
-            self._report(self.reader.lost.popleft())
+            self._report(self.reader.lost[0])
+            self.reader.lost.popleft()
 
     def follow_resets(self) -> bool:
         """Go on where a person has moved the group to; whether one has. Does not block."""
-        resets = {} if self._claims is None else self._claims.take_resets()
-        for number, offset in resets.items():
-            self.reader.seek(number, offset)
-            self.reader.forget(number)
+        if self._claims is None:
+            return False
+        resets = self._claims.resets()
+        for reset in resets:
+            self.reader.seek(reset.partition, reset.start)
+            self.reader.forget(reset.partition)
+            self._claims.followed(reset)
         return bool(resets)
 
     # Beginning, and the end
@@ -222,14 +226,14 @@ class Reading:
         Raises:
             ClosedError: it was stopped before.
         """
-        if not self.reader.partitions:
+        if not self.reader.count:
             self._begin_unless_stopped()
-            if not self.reader.partitions:
+            if not self.reader.count:
                 raise ClosedError(f"the consumer of topic {self._source.name!r} was closed")
 
     def _begin_unless_stopped(self) -> None:
         with self._mutex:
-            if self.reader.partitions or self.stopped:
+            if self.reader.count or self.stopped:
                 return
             numbers = self._scope.numbers or range(self._source.partitions())
             backlogs = self._scope.begin(self._source, numbers, self._claims)
@@ -255,11 +259,10 @@ class Reading:
             self.let_go()
 
     def _watch(self, numbers: Sequence[int]) -> None:
-        if self._scope.follow:
-            watch = self._source.watch(numbers)
-            self._watches.append(watch)
-            if self.stopped or self._log_closed:
-                watch.interrupt()
+        watch = self._source.watch(numbers)
+        self._watches.append(watch)
+        if self.stopped or self._log_closed:
+            watch.interrupt()
 
     def stop(self) -> None:
         """Have the steps end, at once if they wait. Thread-safe; does not block."""
@@ -279,7 +282,7 @@ class Reading:
     def let_go(self) -> None:
         """Give back what it holds, when it was stopped. May block."""
         with self._mutex:
-            while self._watches:
-                self._watches.pop().close()
+            for watch in self._watches:  # one may still be in use, by who just found it stopped
+                watch.close()
         if self._claims is not None:
             self._claims.release()

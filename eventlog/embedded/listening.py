@@ -161,10 +161,9 @@ class KernelListener(Listener):
             pass  # it was closed: nobody listens
 
     def close(self) -> None:
-        """Close all descriptors, the notification's too."""
+        """Close its descriptors; the notification is not its own."""
         self._both.close()
         self._bell.close()
-        self._notification.close()
 
 
 class PollingListener(Listener):

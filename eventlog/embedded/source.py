@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import lmdb
 
+from eventlog.embedded import keys
 from eventlog.embedded.append import check_partition
+from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Loaded, decode, find, load, offset_of
 from eventlog.embedded.partition import Batch, PartitionView, Retention, Tail
 from eventlog.errors import CorruptBatchError, UnsupportedOperationError
@@ -24,6 +26,9 @@ __all__ = ["EmbeddedSource"]
 
 _LARGE_BYTES: Final = 256 * 1024
 """A batch of more bytes is decoded by whoever fetches it: on an event loop it takes too long."""
+
+_PREFIX_BYTES: Final = 7
+"""The beginning of a batch's key that says its topic and partition."""
 
 _NO_TAIL: Final = Tail(0, 0, 0)
 
@@ -76,24 +81,16 @@ class EmbeddedSource(Source):
     def fetch(self, request: Request) -> Look:
         now_us = self.now_us()
 
-        def look(transaction: lmdb.Transaction) -> tuple[int, list[_Stretch]]:
+        def look(transaction: lmdb.Transaction) -> tuple[int, dict[int, _Stretch | Found]]:
             record = self._topic.look(transaction).record
-            retention = record.retention(now_us)
-            left = request.max_bytes
-            stretches = []
-            some = False
-            for wanted in request.wanted:
-                view = PartitionView(transaction, record.id, wanted.partition)
-                room = request.share if request.each else min(request.share, left)
-                stretch = _Stretch(view, record.name, room, least=request.each or not some)
-                stretch.read(retention, wanted)
-                left -= stretch.raw_bytes
-                some = some or bool(stretch.loaded)
-                stretches.append(stretch)
-            return record.partitions, stretches
+            return record.partitions, _look_at(transaction, record, now_us, request)
 
-        partitions, stretches = self._topic.log.look(look)
-        return Look(partitions, {stretch.place[1]: stretch.found() for stretch in stretches})
+        partitions, there = self._topic.log.look(look)
+        found = {
+            number: one.found() if isinstance(one, _Stretch) else one
+            for number, one in there.items()
+        }
+        return Look(partitions, found)
 
     def transaction(self) -> Transaction:
         log = self._topic.log
@@ -108,6 +105,30 @@ class EmbeddedSource(Source):
         topic = self._topic
         number = topic.state.record.id
         return topic.log.environment.wakeup.watch([(number, partition) for partition in partitions])
+
+
+def _look_at(
+    transaction: lmdb.Transaction, record: TopicRecord, now_us: int, request: Request
+) -> dict[int, _Stretch | Found]:
+    """The inside of a look: by partition what there is to decode, or that there is nothing."""
+    retention = record.retention(now_us)
+    cursor = transaction.cursor()
+    left = request.max_bytes
+    least = True
+    there: dict[int, _Stretch | Found] = {}
+    for wanted in request.wanted:
+        if not least and left <= 0:
+            break
+        if _is_at_end(transaction, cursor, record.id, wanted):
+            there[wanted.partition] = Found(wanted.offset, [], None, at_end=True)
+            continue
+        view = PartitionView(transaction, record.id, wanted.partition)
+        room = request.share if request.each else min(request.share, left)
+        stretch = there[wanted.partition] = _Stretch(view, record.name, room, least=least)
+        stretch.read(retention, wanted)
+        left -= stretch.raw_bytes
+        least = request.each or (least and not stretch.loaded)
+    return there
 
 
 class _Stretch:
@@ -206,7 +227,11 @@ class _StoredRun:
             self._keep(self.events())
 
     def cut(self, room: int) -> None:
-        """Keep as many as have together no more bytes than there is room for, but one at least."""
+        """Keep some, one at least, that have together no more bytes than there is room for."""
+        assert self._batch is not None
+        header = self._batch.header
+        likely = max(room * header.count // header.raw_bytes, 1)
+        self.stop = min(self.stop, self.first + likely)
         events = self.events()
         size = count = 0
         for event in events:
@@ -222,6 +247,17 @@ class _StoredRun:
     def _keep(self, events: list[StoredEvent]) -> None:
         self._events = events
         self._batch = None
+
+
+def _is_at_end(
+    transaction: lmdb.Transaction, cursor: lmdb.Cursor, topic_id: int, wanted: Wanted
+) -> bool:
+    """Whether nothing is there yet, which of many partitions most looks find."""
+    key = keys.encode_batch_key(topic_id, wanted.partition, wanted.offset)
+    if cursor.set_range(key) and bytes(cursor.key())[:_PREFIX_BYTES] == key[:_PREFIX_BYTES]:
+        return False
+    floor = transaction.get(keys.floor_key(topic_id, wanted.partition))
+    return floor is None or keys.Floor.decode(bytes(floor)).next_offset <= wanted.offset
 
 
 def _goes_on_at(view: PartitionView, retention: Retention, offset: int) -> int:

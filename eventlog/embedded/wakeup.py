@@ -154,7 +154,7 @@ class Wakeup:
     # Waiting
 
     def watch(self, places: Iterable[Place]) -> PlacesWatch:
-        """A watch on places. It must be closed no more than any object: it holds nothing open."""
+        """A watch on places."""
         from eventlog.embedded.watch import PlacesWatch  # only who waits needs an event loop
 
         return PlacesWatch(self, places)
@@ -250,7 +250,7 @@ class Wakeup:
         """Wake those whose counters were raised; whether there were any."""
         counters = self.file.counters
         concerned: set[Waiter] = set()
-        for slot, parked in self._parked.items():
+        for slot, parked in list(self._parked.items()):
             value = counters[slot]
             if value != parked.seen:
                 parked.seen = value
@@ -351,11 +351,14 @@ class Wakeup:
 
     def poll(self) -> None:
         """Look for commits that were not announced; if there may be any, wake everybody."""
-        polled = self._stored(), self.file.counters[ANNOUNCED]
-        if polled == self._polled or (self.file.exists and polled[0] == polled[1]):
+        announced = self.file.counters[ANNOUNCED]
+        stored = self._stored()
+        if self.file.exists and stored == announced:
             return
-        self._polled = polled
         with self._mutex:
+            if self.file.counters[ANNOUNCED] != announced or self._polled == (stored, announced):
+                return  # it is just being announced, or was found before
+            self._polled = stored, announced
             self.missed += 1
             self._wake_all()
 

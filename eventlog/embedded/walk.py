@@ -80,24 +80,23 @@ class Walk:
         return found
 
     def _some(self, transaction: lmdb.Transaction) -> bool:
-        """Walk over some rows; False if there are no more.
-
-        The next transaction searches for the last row of this one, so that is one that is found.
-        It lies behind the last one of the transaction before, too: in a damaged tree the walk
-        would never end if it could go back.
-        """
+        """Walk over some rows; False if there are no more."""
         walked = 0
         try:
             rules = Rules(transaction)
-            search = transaction.cursor()
             cursor = transaction.cursor()
             for view in self._keys_from_here(cursor):
                 key = bytes(view[: keys.MAX_KEY_BYTES])  # more than that is damage: do not look
+                search = transaction.cursor()  # a new one: where one stands, it looks first
                 is_placed = key > self._previous and search.set_key(key)
                 self._judge(rules, cursor, key, is_placed=is_placed)
-                self._previous = key
+                before, self._previous = self._previous, key
                 walked += 1
-                if walked >= _ROWS_PER_TRANSACTION and is_placed and key > self._at:
+                if (
+                    walked >= _ROWS_PER_TRANSACTION
+                    and is_placed
+                    and self._may_pause(search, before)
+                ):
                     self._at = key
                     return True
         except BROKEN_TREE as error:
@@ -105,6 +104,17 @@ class Walk:
         finally:
             self.rows += walked
         return False
+
+    def _may_pause(self, search: lmdb.Cursor, before: bytes) -> bool:
+        """Whether to go on from the row that a search has found, in the next transaction.
+
+        It will be searched for then, so it must be the row that the walk has come to and not
+        another with its key: the one before it is `before`. And it must lie behind where the last
+        transaction ended: in a damaged tree a walk would never end that could go back.
+        """
+        return bytes(search.key()) > self._at and before == (
+            bytes(search.key()) if search.prev() else b""
+        )
 
     def _keys_from_here(self, cursor: lmdb.Cursor) -> Iterator[bytes | memoryview]:
         """The keys that were not seen yet; without values, for which their pages would be read."""
@@ -126,7 +136,8 @@ class Walk:
 
         False if nothing could be read at all, not even behind what could not be read before.
         """
-        self._note(NOWHERE, self._previous, f"what is behind it cannot be read ({error!r})")
+        where = "what is behind it" if self._previous else "its tree"
+        self._note(NOWHERE, self._previous, f"{where} cannot be read ({error!r})")
         kind = keys.KINDS.get(self._previous[:1])
         prefix = self._previous[: 7 if kind is not None and kind.has_partition else 1]
         behind = prefix.ljust(keys.MAX_KEY_BYTES, b"\xff")
@@ -143,7 +154,7 @@ class Walk:
             with contextlib.suppress(NotALogError):  # a damaged record, which is noted
                 self._compare_numbers(transaction)
         except BROKEN_TREE as error:
-            self._note(NOWHERE, b"", f"its tree cannot be read to the end ({error!r})")
+            self._note(NOWHERE, b"", f"its tree cannot be read ({error!r})")
 
     def _compare_counts(self, transaction: lmdb.Transaction) -> None:
         expected = transaction.stat()["entries"]

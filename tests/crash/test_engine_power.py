@@ -17,8 +17,10 @@ from typing import Final
 import pytest
 
 import eventlog
+from eventlog.embedded.directory import WAKEUP_NAME
 from tests.crash.power import (
     PAGE,
+    SHARED_MAPS,
     Answer,
     History,
     Judge,
@@ -130,7 +132,11 @@ def topics_of(answer: Answer) -> dict[str, dict[str, dict[int, list[Label | None
 
 
 def record_program(source: str, directory: Path) -> History:
-    history = record(program(PROLOGUE + source, directory / "log"), directory)
+    history = record(
+        program(PROLOGUE + source, directory / "log"),
+        directory,
+        shared_maps=(*SHARED_MAPS, WAKEUP_NAME),
+    )
     assert history.acknowledged
     return history
 

@@ -1,53 +1,149 @@
-"""The example that loads a file, killed at random moments, over and over."""
+"""examples/load_file.py: killed anywhere and started again, it stores every line once."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
+import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 
 import eventlog
-from eventlog import LATEST
+from eventlog import Topic
 from examples import load_file
-from tests.conftest import ROOT
 
-LINES = 60_000
-KILLS = 12
+if TYPE_CHECKING:
+    from tests.conftest import Child, Start
+
+PROGRAM = """
+import sys
+from examples import load_file
+
+sys.exit(load_file.main())
+"""
+LINES = 200_000
 
 
-def test_every_line_is_there_once_and_in_order_however_often_loading_is_killed(
-    fast_path: Path, tmp_path: Path
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Numbered lines, and now and then an empty one."""
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"".join(line + b"\n" for line in numbered(LINES)))
+    return path
+
+
+def numbered(count: int) -> list[bytes]:
+    """As many lines, of which those that are not empty say which they are."""
+    return [b"" if n % 1000 == 7 else b"line %d %s" % (n, b"x" * (n % 30)) for n in range(count)]
+
+
+def run(start: Start, file: Path, log_path: Path) -> Child:
+    return start(PROGRAM, file, log_path)
+
+
+def stored(topic: Topic) -> list[list[bytes]]:
+    """Bodies of each partition."""
+    return [
+        [event.body for event in topic.read(partition, max_events=10 * LINES)]
+        for partition in range(topic.partitions)
+    ]
+
+
+def require_lines(log_path: Path, expected: list[bytes] | None = None) -> int:
+    """The first lines of the file are there, each once, in order in each partition; how many."""
+    with eventlog.open(log_path, create=False) as log:
+        assert log.check().ok
+        partitions = stored(log.topic(load_file.TOPIC))
+    count = sum(map(len, partitions))
+    lines = numbered(count) if expected is None else expected
+    assert Counter(body for bodies in partitions for body in bodies) == Counter(lines)
+    for bodies in partitions:
+        numbers = [int(body.split()[1]) for body in bodies if body]
+        assert numbers == sorted(numbers)
+    return count
+
+
+def kill_again_and_again(start: Start, file: Path, log_path: Path, kills: int) -> int:
+    """Kill it at random moments, then let it come to its end; how many kills left it half done."""
+    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"KILL_SEED={seed}")
+    rng = random.Random(seed)
+    under_way = 0
+    for number in range(kills):
+        child = run(start, file, log_path)
+        if number % 4 == 3:  # anywhere from its first instruction on
+            time.sleep(rng.uniform(0, 0.3))  # not to wait for anything: to choose the moment
+        else:
+            child.line()
+            time.sleep(rng.uniform(0, 0.03))
+        child.send(signal.SIGKILL)
+        child.rest()
+        if number % 4 == 0:
+            under_way += 0 < require_lines(log_path) < LINES
+    last = run(start, file, log_path).rest()
+    assert last[-1] == f"{LINES:,} lines are there now"
+    assert require_lines(log_path) == LINES
+    return under_way
+
+
+def test_killed_at_random_moments_and_started_again_it_stores_every_line_once(
+    file: Path, log_path: Path, start: Start
 ) -> None:
-    seed = int.from_bytes(os.urandom(4))
-    print(f"seed {seed}")
-    dice = random.Random(seed)
-    file = tmp_path / "lines.txt"
-    file.write_text("".join(f"line {number}\n" for number in range(LINES)))
-    with eventlog.open(fast_path) as log:
-        topic = log.create_topic("lines")
-        for _ in range(KILLS):
-            # Killed once so many more batches are there: somewhere amid its commits.
-            with topic.consumer(start=LATEST, max_wait=0.05) as watching:
-                watching.lag()
-                process = subprocess.Popen(
-                    [sys.executable, ROOT / "examples/load_file.py", file, fast_path],
-                    stdout=subprocess.DEVNULL,
-                )
-                batches = dice.randint(0, 3)
-                while batches and process.poll() is None:
-                    batches -= len(list(itertools.islice(watching.batches(), 1)))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        load_file.load(file, str(fast_path))
-        found = [event.text() for event in topic.consumer(end=LATEST)]
-        assert sorted(found, key=lambda line: int(line[5:])) == file.read_text().splitlines()
-        for partition in range(topic.partitions):
-            numbers = [
-                int(event.text()[5:]) for event in topic.consumer(partitions=partition, end=LATEST)
-            ]
-            assert numbers == sorted(numbers)
-        assert load_file.load(file, str(fast_path)) == 0
+    assert kill_again_and_again(start, file, log_path, kills=24) > 0
+
+
+@pytest.mark.soak
+def test_killed_at_very_many_moments_it_stores_every_line_once(
+    file: Path, tmp_path: Path, start: Start
+) -> None:
+    for number in range(20):
+        kill_again_and_again(start, file, tmp_path / f"log-{number}", kills=40)
+
+
+def test_it_stops_on_ctrl_c_and_goes_on_when_it_is_started_again(
+    file: Path, log_path: Path, start: Start
+) -> None:
+    child = run(start, file, log_path)
+    assert child.line() == "0 lines are there"
+    child.send(signal.SIGINT)
+    child.rest()
+    assert child.wait() == 130
+    begun = require_lines(log_path)
+    assert run(start, file, log_path).rest()[0] == f"{begun:,} lines are there"
+    assert require_lines(log_path) == LINES
+
+
+def test_a_second_load_of_the_file_fences_the_first(
+    file: Path, log_path: Path, start: Start
+) -> None:
+    first, second = run(start, file, log_path), run(start, file, log_path)
+    first.rest()
+    second.rest()
+    statuses = sorted([first.wait(), second.wait()])
+    assert statuses in ([0, 0], [0, 1])
+    assert require_lines(log_path) == LINES
+
+
+def test_a_file_that_has_grown_is_loaded_from_where_it_had_ended(
+    file: Path, log_path: Path, start: Start
+) -> None:
+    printed: list[str] = []
+    for more in (0, 5000):
+        with file.open("ab") as lines:
+            lines.writelines(line + b"\n" for line in numbered(LINES + more)[LINES:])
+        printed = run(start, file, log_path).rest()
+        assert printed[-1] == f"{LINES + more:,} lines are there now"
+    assert printed[0] == f"{LINES:,} lines are there"
+    assert require_lines(log_path) == LINES + 5000
+
+
+def test_a_file_that_is_not_there_is_said_to_be(
+    tmp_path: Path, log_path: Path, start: Start
+) -> None:
+    child = run(start, tmp_path / "missing", log_path)
+    child.rest()
+    assert child.wait() == 1

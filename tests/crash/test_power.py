@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.crash import power
 from tests.crash.power import (
     NEVER,
     PAGE,
@@ -25,6 +24,7 @@ from tests.crash.power import (
     History,
     Naming,
     Operation,
+    Outcome,
     RecordingError,
     Report,
     Resize,
@@ -37,8 +37,10 @@ from tests.crash.power import (
     choose_seed,
     program,
     record,
+    recording,
     skip_unless_available,
 )
+from tests.crash.power.calls import read_calls
 
 FILE = 1
 ONE_FILE = {ROOT: {"file": FILE}}
@@ -210,7 +212,7 @@ def test_children_and_what_they_inherit_are_recorded(directory: Path) -> None:
     source = LINES.replace(" | os.O_APPEND", "") + CHILDREN
     history = record(program(source, directory), directory)
     last = list(history.states(seed=0))[-1]
-    everything = last.model.tree(last.disk, power.Outcome(frozenset(last.disk.waiting))).contents()
+    everything = last.model.tree(last.disk, Outcome(frozenset(last.disk.waiting))).contents()
     expected = b"".join(b"line %d\n" % number for number in range(5))
     assert everything == {"made": None, "made/moved": expected}
 
@@ -295,7 +297,7 @@ def test_calls_are_joined_over_the_lines_of_other_threads(tmp_path: Path) -> Non
 8 +++ killed by SIGKILL +++
 """
     )
-    torn, sync, again, endless, resumed = power._calls(tmp_path / "trace")
+    torn, sync, again, endless, resumed = read_calls(tmp_path / "trace")
     assert (torn.data, torn.offset, torn.value) == (b"ab", 16, 2)
     assert torn.begin < sync.begin < sync.end < torn.end
     assert again.value == -1
@@ -306,7 +308,7 @@ def test_calls_are_joined_over_the_lines_of_other_threads(tmp_path: Path) -> Non
 def test_missing_strace_is_a_skip_at_home_and_a_failure_in_ci(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(power, "available", lambda: "strace is not installed")
+    monkeypatch.setattr(recording, "available", lambda: "strace is not installed")
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="not installed"):
         skip_unless_available()
@@ -592,7 +594,7 @@ def test_the_same_seed_makes_the_same_states() -> None:
     writes = [Write(2 * n + 1, 2 * n + 2, FILE, n * SECTOR, b"x" * 2000) for n in range(30)]
     history = history_of(*writes)
 
-    def outcomes(seed: int) -> list[power.Outcome]:
+    def outcomes(seed: int) -> list[Outcome]:
         return [state.outcome for state in history.states(seed=seed)]
 
     assert outcomes(7) == outcomes(7)

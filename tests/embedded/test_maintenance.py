@@ -26,9 +26,8 @@ from eventlog import (
     TopicNotFoundError,
     UnsupportedOperationError,
 )
+from eventlog.embedded import appender, engine, keys
 from eventlog.embedded import directory as files
-from eventlog.embedded import engine, keys
-from eventlog.embedded import appender
 from eventlog.embedded.retention import remove_deleted
 from eventlog.embedded.writer import STEP_ROWS, Writer
 
