@@ -50,13 +50,14 @@ _logger = logging.getLogger("eventlog")
 def current_library() -> str | None:
     """The library whose event loop the caller runs on: ``"trio"`` or ``"asyncio"``; None if none.
 
-    Neither is imported for that: who runs on one has imported it.
+    Neither is imported for that: who runs on one has imported it. (Another thread may be importing
+    it just now: then it may have no such function yet.)
     """
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
+    if in_trio_task is not None and in_trio_task():
         return "trio"
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - no other way without an exception
+    running_loop = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    if running_loop is not None and running_loop() is not None:
         return "asyncio"
     return None
 

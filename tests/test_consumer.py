@@ -898,6 +898,16 @@ def test_seek_concerns_one_partition_and_ends_the_list_it_is_in(hourly: Topic, o
     }
 
 
+def test_seek_in_the_middle_of_anothers_batch_keeps_the_rest_of_it(topic: Topic) -> None:
+    fill(topic)
+    consumer = consume(topic, order="time")
+    events = [next(consumer), next(consumer)]
+    consumer.seek(2, 3)
+    assert consumer.positions == {0: 2, 1: 0, 2: 3}
+    events += consumer
+    assert by_partition(events) == {0: [0, 1, 2, 3, 4], 1: [0, 1, 2, 3, 4], 2: [3, 4]}
+
+
 def test_who_was_moved_to_the_end_keeps_nobody_waiting(topic: Topic) -> None:
     """That it has nothing there does not mean that there is nothing."""
     for _ in range(5):

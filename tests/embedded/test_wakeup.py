@@ -299,12 +299,19 @@ def test_a_second_who_waits_takes_nothing_from_the_first(writer: Writer, readers
 
 
 def test_what_is_committed_between_mark_and_wait_ends_the_wait_at_once(
-    writer: Writer, kernel: Wakeup
+    writer: Writer, readers: Wakeup
 ) -> None:
-    watch = marked(kernel, HERE)
-    writer.commit(HERE)
-    assert watch.wait()
-    assert watch.wait(0)
+    for others in (0, 2):
+        rest = [marked(readers, ELSEWHERE) for _ in range(others)]
+        waits = wait_in(readers, *rest)
+        watch = marked(readers, HERE)
+        writer.commit(HERE)
+        assert is_woken(watch)
+        assert watch.wait(0)
+        for each in rest:
+            each.interrupt()
+        for wait in waits:
+            wait.result(PATIENCE)
 
 
 def test_nothing_is_lost_whenever_it_comes(writer: Writer, readers: Wakeup) -> None:
@@ -560,8 +567,9 @@ def test_when_the_thread_that_listens_fails_that_is_reported_and_another_takes_i
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("count", [1, 2])
 async def test_a_task_that_was_woken_in_vain_waits_on(
-    readers: Wakeup, monkeypatch: pytest.MonkeyPatch
+    count: int, writer: Writer, readers: Wakeup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And does not ask again and again whether it is over."""
     entered: list[Waiter] = []
@@ -574,11 +582,13 @@ async def test_a_task_that_was_woken_in_vain_waits_on(
     monkeypatch.setattr(readers, "enter", counted)
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
-            for _ in range(2):
+            for _ in range(count):
                 tasks.start_soon(marked(readers, HERE).wait_async)
-            await waiting(readers, 2)
+            await waiting(readers, count)
             for waiter in set(entered):
                 waiter.wake()
+            if readers.file.exists:
+                writer.commit(ELSEWHERE)
             for _ in range(200):
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()

@@ -331,6 +331,7 @@ def test_a_reader_goes_on_waiting_when_its_process_begins_to_write(log_path: Pat
             watch.mark()
             (wait,) = wait_in(wakeup_of(reading), watch)
             writing.topic("t").append(b"x")
+            assert watch.changed()  # by its counter now, without any look at the log
             assert wait.result(PATIENCE)
 
 
