@@ -23,7 +23,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -247,6 +247,11 @@ def living(stored: Iterable[StoredCheckpoint], now: datetime) -> set[str]:
 
 D = TypeVar("D", StoredCheckpoint, GroupDocument)
 
+# Made here, since msgspec crashes if two threads are the first to decode a type at the same time.
+_decoders: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (StoredCheckpoint, GroupDocument)
+}
+
 
 def encode(document: StoredCheckpoint | GroupDocument) -> bytes:
     """Its JSON, as a person can read it."""
@@ -260,7 +265,7 @@ def decode(name: str, data: bytes, kind: type[D], ids: GroupIds) -> D | None:
         EventLogError: it is none, or belongs to another log.
     """
     try:
-        document = msgspec.json.decode(data, type=kind)
+        document: D = _decoders[kind].decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EventLogError(
             f"the blob {name!r} is no document of a consumer group: {error}; mend it, or delete "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import lmdb
 import msgspec
@@ -70,9 +70,16 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def _decode(value: bytes | memoryview, kind: type[_R]) -> _R:
     try:
-        return msgspec.json.decode(keys.unsealed(value), type=kind)
+        record: _R = _decoders[kind].decode(keys.unsealed(value))
     except msgspec.MsgspecError as error:
         raise NotALogError(f"a record of the log is damaged: {error}") from error
+    return record
+
+
+# Made here, since msgspec crashes if two threads are the first to decode a type at the same time.
+_decoders: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (TopicRecord, LogRecord)
+}
 
 
 def read_log_record(transaction: lmdb.Transaction) -> LogRecord:
