@@ -34,13 +34,22 @@ def check(invocation: Invocation, /, *, as_json: bool) -> None:
 
 def _print(report: CheckReport) -> None:
     for damage in report.damaged:
-        output.write_line(
-            f"damaged: topic {damage.topic}, partition {damage.partition}, "
-            f"offsets {damage.first_offset} to {damage.last_offset}: {damage.reason}"
-        )
+        output.write_line(f"damaged: {_place(damage)}{damage.reason}")
     for note in report.notes:
         output.write_line(f"note: {note}")
     output.write_line(_summary(report))
+
+
+def _place(damage: Damage) -> str:
+    """Where it is, as far as that can be told."""
+    known = []
+    if damage.topic:
+        known.append(f"topic {damage.topic}")
+    if damage.partition >= 0:
+        known.append(f"partition {damage.partition}")
+    if damage.first_offset >= 0:
+        known.append(f"offsets {damage.first_offset} to {damage.last_offset}")
+    return f"{', '.join(known)}: " if known else ""
 
 
 def _summary(report: CheckReport) -> str:

@@ -96,13 +96,12 @@ def _all_free(file: BinaryIO, meta: _Meta, pages: int) -> bool:
 
     LMDB never writes a page that a transaction took from behind the end and freed again.
     """
-    missing = set(range(pages, meta.last_page + 1))
+    missing = range(pages, meta.last_page + 1)
     try:
-        for number in _free_pages(file, meta, meta.free_root):
-            missing.discard(number)
+        found = {number for number in _free_pages(file, meta, meta.free_root) if number in missing}
     except (ValueError, struct.error, RecursionError):
         return False
-    return not missing
+    return len(found) == len(missing)
 
 
 _PAGE_LOWER: Final = struct.Struct("=12xH")

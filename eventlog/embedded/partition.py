@@ -86,7 +86,13 @@ class PartitionView:
     def row_at(self, offset: int) -> Batch | None:
         """The first batch that ends at `offset` or later, by its key."""
         cursor = self._cursor
-        if offset > keys.MAX_OFFSET or not cursor.set_range(self.key(offset)):
+        if offset > keys.MAX_OFFSET:
+            return None
+        wanted = self.key(offset)
+        found = cursor.set_range(wanted)
+        while found and bytes(cursor.key()) < wanted:
+            found = cursor.next()  # a damaged tree: a search must not lead back
+        if not found:
             return None
         key = bytes(cursor.key())
         if key[:7] != self._prefix:
@@ -131,7 +137,9 @@ class PartitionView:
                 return
             last = int.from_bytes(key[7:15])
             yield last
-            behind = self.key(last)
+            behind, before = min(key, self.key(last)), behind
+            if behind >= before:
+                return  # a damaged tree, in which searching leads back
 
     def floor(self) -> keys.Floor | None:
         """What was kept of the partition's end when retention last emptied it.

@@ -17,7 +17,7 @@ from eventlog.embedded import keys
 from eventlog.embedded.batch import EncodedBatch, merged
 from eventlog.embedded.partition import PartitionView, Tail
 from eventlog.embedded.wakeup_file import BLOBS, EVERYTHING, Place
-from eventlog.errors import LogFullError
+from eventlog.errors import EventLogError, LogFullError
 from eventlog.positions import LAST_INSTANT_US
 
 if TYPE_CHECKING:
@@ -268,15 +268,24 @@ class Writer:
             key = keys.encode_batch_key(topic_id, partition, last)
             header = batch.header(key, tail.enqueued_us, position)
             if batch.size <= chunk_bytes:
-                self._transaction.put(key, header + batch.payload)
+                stored = self._transaction.put(key, header + batch.payload, overwrite=False)
             else:
-                self._put_chunks(key, batch.chunks(header, chunk_bytes))
+                stored = self._put_chunks(key, batch.chunks(header, chunk_bytes))
+            if not stored:
+                raise EventLogError(
+                    f"the log at {self.environment.directory} is damaged: partition {partition} of "
+                    f"topic {topic_id} seems to end before offset {last}, but a batch is there; "
+                    "nothing was stored; restore it from a backup"
+                )
             position += batch.size
         self._tails[topic_id, partition] = tail._replace(end_position=position)
 
-    def _put_chunks(self, key: bytes, chunks: list[bytes | memoryview]) -> None:
+    def _put_chunks(self, key: bytes, chunks: list[bytes | memoryview]) -> bool:
+        """Store the chunks of a batch; False if one is there already."""
         batch_key = key[: -keys.CHUNK_NUMBER_BYTES]
         numbers = map(keys.encode_chunk_number, range(len(chunks)))
-        self._cursor.putmulti(
-            [(batch_key + number, chunk) for number, chunk in zip(numbers, chunks, strict=True)]
+        _, added = self._cursor.putmulti(
+            [(batch_key + number, chunk) for number, chunk in zip(numbers, chunks, strict=True)],
+            overwrite=False,
         )
+        return bool(added == len(chunks))
