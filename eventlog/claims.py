@@ -7,6 +7,7 @@ written behind it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.errors import (
     ConsumerDisconnectedError,
+    EventLogError,
     PreconditionFailedError,
     StoreUnavailableError,
 )
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.checkpoints import CheckpointResetError, GroupStore
 
-__all__ = ["Claims", "ClaimsFence", "Reset", "Yielded"]
+__all__ = ["Claims", "ClaimsFence", "Reset", "Yielded", "was_reset"]
 
 _logger: Final = logging.getLogger("eventlog")
 
@@ -106,6 +108,10 @@ class Claims:
         """How many resets of it the consumer has `followed`."""
         return self._claims[partition].told_era
 
+    def eras(self) -> dict[int, int]:
+        """Those of all partitions."""
+        return {partition: claim.told_era for partition, claim in list(self._claims.items())}
+
     def etag_of_era(self, partition: int, era: int) -> str:
         """The checkpoint's etag, as long as there was no reset after `era`.
 
@@ -114,7 +120,7 @@ class Claims:
         """
         claim = self._claims[partition]
         if claim.era != era:
-            raise _was_reset(partition)
+            raise _elsewhere(partition)
         return claim.etag
 
     def etag(self, partition: int) -> str:
@@ -216,6 +222,24 @@ class Claims:
         claim.offset = reset.checkpoint.offset
         claim.etag = reset.etag
 
+    def go_back(self, yielded: Sequence[Yielded]) -> None:
+        """What was handed out was not finished: go on behind the checkpoints once more.
+
+        They are looked at again, since what failed may have moved them; where that cannot be done,
+        the last that is known counts.
+        """
+        with self._mutex:
+            for one in yielded:
+                claim = self._claims[one.partition]
+                if claim.era != one.era:
+                    continue  # a reset, which says where to go on
+                with contextlib.suppress(EventLogError):
+                    found = self.store.checkpoint(one.partition)
+                    if found is not None and found[0].owner == self.owner:
+                        claim.offset, claim.etag = found[0].offset, found[1]
+                claim.era += 1
+                claim.reset = (claim.era, claim.offset + 1)
+
     def _refuse_disconnected(self) -> None:
         if self._disconnected is not None:
             raise copy.copy(self._disconnected)
@@ -231,7 +255,8 @@ class Claims:
 class ClaimsFence:
     """What was handed out, checkpointed as part of a transaction; see `eventlog.transaction.Fence`.
 
-    Whoever is not the reader any more, or was reset, has its transaction fail.
+    Whoever is not the reader any more, or was reset, has its transaction fail. So has who does not
+    know where the checkpoint is: its last commit may have been stored although it was interrupted.
     """
 
     def __init__(self, claims: Claims, yielded: Sequence[Yielded]) -> None:
@@ -244,33 +269,41 @@ class ClaimsFence:
 
         Raises:
             ConsumerDisconnectedError: another consumer or a host reads there now.
-            PreconditionFailedError: a person has reset the group since.
+            PreconditionFailedError: the checkpoint is not where it was left.
         """
+        store = self._claims.store.within(blobs)
+        self._etags = [self._advance(store, one) for one in self._yielded]
+
+    def _advance(self, store: GroupStore, one: Yielded) -> str:
         from eventlog.checkpoints import CheckpointResetError
 
-        store = self._claims.store.within(blobs)
-        owner = self._claims.owner
+        claims = self._claims
+        etag = claims.etag_of_era(one.partition, one.era)
+        found = store.checkpoint(one.partition)
         try:
-            self._etags = [
-                store.advance(
-                    one.partition,
-                    owner,
-                    one.offset,
-                    one.enqueued_at,
-                    self._claims.etag_of_era(one.partition, one.era),
-                )
-                for one in self._yielded
-            ]
-        except CheckpointResetError as reset:
-            raise _was_reset(reset.partition) from None
+            advanced = store.advance(one.partition, claims.owner, one.offset, one.enqueued_at, etag)
+        except CheckpointResetError:
+            raise _elsewhere(one.partition) from None
+        if found is None or found[0].offset != claims.offset(one.partition):
+            raise _elsewhere(one.partition)
+        return advanced
 
     def committed(self) -> None:
         """They stand."""
         self._claims.note(self._yielded, self._etags)
 
 
-def _was_reset(partition: int) -> PreconditionFailedError:
+def _elsewhere(partition: int) -> PreconditionFailedError:
     return PreconditionFailedError(
-        f"the group was reset in partition {partition}: what was read before does not count, and "
-        "nothing of this transaction was stored"
+        f"the checkpoint of partition {partition} is not where this consumer left it (the group "
+        "was reset, or others moved it): nothing of this transaction was stored, and the consumer "
+        "goes on behind the checkpoint"
+    )
+
+
+def was_reset(topic: str) -> PreconditionFailedError:
+    """The error for who processes what was handed out before a reset."""
+    return PreconditionFailedError(
+        f"the group was reset while events of topic {topic!r} were processed: nothing of this "
+        "transaction was stored, and the consumer goes on where the group was reset to"
     )

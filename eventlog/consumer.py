@@ -22,7 +22,7 @@ import anyio.lowlevel
 
 from eventlog.callbacks import Callback, Caller
 from eventlog.checks import check_count, seconds
-from eventlog.claims import Claims, ClaimsFence, Yielded
+from eventlog.claims import Claims, ClaimsFence, Yielded, was_reset
 from eventlog.errors import ClosedError, UnsupportedOperationError
 from eventlog.event import StoredEvent
 from eventlog.positions import EARLIEST, Position, PositionMap, instant, parse
@@ -287,14 +287,18 @@ class Consumer:
                 with consumer.transaction() as tx:
                     tx.append_batch("alerts", judged(events))
 
+        If it fails, or its block raises, the consumer goes back to the checkpoint: what was handed
+        out behind it is handed out again, to whoever goes on iterating.
+
         Raises:
             UnsupportedOperationError: the consumer reads for no group, or for one that keeps its
                 checkpoints elsewhere than in the log.
+            PreconditionFailedError: the group was reset; iterating goes on there.
         """
         self._refuse_closed()
-        claims = self.claims
+        participant = _InTransaction(self, self._reading, self.claims)
         transaction = self._source.transaction()
-        transaction.attach(lambda: ClaimsFence(claims, self.yielded()))
+        transaction.attach(participant)
         return transaction
 
     # The end
@@ -356,6 +360,34 @@ class Consumer:
     ) -> None:
         with anyio.CancelScope(shield=True):
             await self.close()
+
+
+class _InTransaction:
+    """A consumer's part in a transaction: what it has handed out, finished or to be done again."""
+
+    def __init__(self, consumer: Consumer, reading: Reading, claims: Claims) -> None:
+        self._consumer = consumer
+        self._reading = reading
+        self._claims = claims
+        self._refuse_reset()
+        self._eras = claims.eras()
+
+    def _refuse_reset(self) -> None:
+        """What was handed out before a reset is not to be processed."""
+        if self._reading.follow_resets():
+            raise was_reset(self._reading.topic)
+
+    def fence(self) -> ClaimsFence:
+        """What was handed out is finished."""
+        self._refuse_reset()
+        if self._claims.eras() != self._eras:
+            raise was_reset(self._reading.topic)
+        return ClaimsFence(self._claims, self._consumer.yielded())
+
+    def failed(self) -> None:
+        """It is not, and is handed out again."""
+        self._claims.go_back(self._consumer.yielded())
+        self._reading.follow_resets()
 
 
 class Batches:

@@ -207,6 +207,11 @@ class Reading:
             self._report(self.reader.lost[0])
             self.reader.lost.popleft()
 
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self._source.name
+
     def follow_resets(self) -> bool:
         """Go on where a person has moved the group to; whether one has. Does not block."""
         if self._claims is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+import anyio
 import anyio.to_thread
 
 from eventlog.errors import ClosedError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from eventlog.event import Event, Key, PropertyValue
     from eventlog.log import Body, Receipt, Topic
 
-__all__ = ["Fence", "Transaction"]
+__all__ = ["Fence", "Participant", "Transaction"]
 
 
 class Fence(Protocol):
@@ -34,6 +35,16 @@ class Fence(Protocol):
         """What the last `check` wrote is durable."""
 
 
+class Participant(Protocol):
+    """A reader that takes part in a transaction."""
+
+    def fence(self) -> Fence:
+        """Its checkpoints, when the block has ended."""
+
+    def failed(self) -> None:
+        """Nothing was stored. May block."""
+
+
 class Transaction(abc.ABC):
     """Collects appends and checkpoints, and commits them together when its block ends.
 
@@ -47,7 +58,7 @@ class Transaction(abc.ABC):
         self._mutex = threading.Lock()
         self._ended = False
         self._receipts: list[Receipt] = []
-        self._readers: list[Callable[[], Fence]] = []
+        self._participants: list[Participant] = []
 
     @abc.abstractmethod
     def append(
@@ -91,11 +102,11 @@ class Transaction(abc.ABC):
     def _commit(self) -> list[Receipt]:
         """Store everything; the receipts of the appends in their order."""
 
-    def attach(self, reader: Callable[[], Fence]) -> None:
-        """Have a reader's checkpoints join: it is asked for them when the block has ended."""
+    def attach(self, participant: Participant) -> None:
+        """Have a reader's checkpoints join."""
         with self._mutex:
             self._check_open()
-            self._readers.append(reader)
+            self._participants.append(participant)
 
     @property
     def receipts(self) -> list[Receipt]:
@@ -112,7 +123,15 @@ class Transaction(abc.ABC):
             self._ended = True
 
     def _finish(self) -> None:
-        self._receipts = self._commit()
+        try:
+            self._receipts = self._commit()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        for participant in self._participants:
+            participant.failed()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -127,6 +146,8 @@ class Transaction(abc.ABC):
         self._end()
         if error is None:
             self._finish()
+        else:
+            self._give_up()
 
     async def __aenter__(self) -> Self:
         self._check_open()
@@ -141,3 +162,6 @@ class Transaction(abc.ABC):
         self._end()
         if error is None:
             await anyio.to_thread.run_sync(self._finish)
+        elif self._participants:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._give_up)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 import eventlog
 from eventlog import (
+    LATEST,
     ClosedError,
+    ConsumerDisconnectedError,
     Event,
     EventLog,
     EventTooLargeError,
     InvalidNameError,
+    OffsetOutOfRangeError,
     PartitionNotFoundError,
+    PreconditionFailedError,
     TopicNotFoundError,
     UnexpectedOffsetError,
     UnsupportedOperationError,
@@ -39,15 +45,24 @@ def pair(memory_log: EventLog) -> EventLog:
     return memory_log
 
 
-def test_appends_to_several_topics_and_a_checkpoint_are_there_together(pair: EventLog) -> None:
-    pair.topic("cars").append_batch([b"a", b"b"], partition=1)
-    with pair.transaction() as tx:
+@pytest.fixture
+def source(pair: EventLog) -> EventLog:
+    """The same with a topic of 200 events in each of two partitions, to be checkpointed."""
+    topic = pair.create_topic("input", partitions=2)
+    for partition in range(2):
+        topic.append_batch([b"%d" % number for number in range(200)], partition=partition)
+    return pair
+
+
+def test_appends_to_several_topics_and_a_checkpoint_are_there_together(source: EventLog) -> None:
+    source.topic("cars").append_batch([b"a", b"b"], partition=1)
+    with source.transaction() as tx:
         tx.append("alerts", b"x", partition=0)
-        tx.append_batch(pair.topic("cars"), [b"c", Event(b"d")], partition=0)
-        tx.checkpoint("cars", "fraud", partition=1, offset=1)
-    assert bodies(pair, "alerts") == [b"x"]
-    assert bodies(pair, "cars") == [b"c", b"d"]
-    assert offsets(pair, "cars", "fraud") == {1: 1}
+        tx.append_batch(source.topic("cars"), [b"c", Event(b"d")], partition=0)
+        tx.checkpoint("input", "fraud", partition=1, offset=1)
+    assert bodies(source, "alerts") == [b"x"]
+    assert bodies(source, "cars") == [b"c", b"d"]
+    assert offsets(source, "input", "fraud") == {1: 1}
 
 
 def test_receipts_are_there_afterwards_in_the_order_of_the_appends(pair: EventLog) -> None:
@@ -65,48 +80,48 @@ def test_receipts_are_there_afterwards_in_the_order_of_the_appends(pair: EventLo
     assert bodies(pair, "alerts", 1) == [b"0", b"1", b"4"]
 
 
-def test_nothing_is_stored_when_the_block_raises(pair: EventLog) -> None:
-    with pytest.raises(RuntimeError, match="mine"), pair.transaction() as tx:
+def test_nothing_is_stored_when_the_block_raises(source: EventLog) -> None:
+    with pytest.raises(RuntimeError, match="mine"), source.transaction() as tx:
         tx.append("alerts", b"x", partition=0)
-        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+        tx.checkpoint("input", "fraud", partition=0, offset=0)
         raise RuntimeError("mine")
-    assert bodies(pair, "alerts") == []
-    assert offsets(pair, "cars", "fraud") == {}
+    assert bodies(source, "alerts") == []
+    assert offsets(source, "input", "fraud") == {}
 
 
-def test_nothing_is_stored_when_one_append_is_refused(pair: EventLog) -> None:
-    with pytest.raises(UnexpectedOffsetError), pair.transaction() as tx:
+def test_nothing_is_stored_when_one_append_is_refused(source: EventLog) -> None:
+    with pytest.raises(UnexpectedOffsetError), source.transaction() as tx:
         tx.append("alerts", b"x", partition=0)
-        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+        tx.checkpoint("input", "fraud", partition=0, offset=0)
         tx.append("cars", b"y", partition=0, expect_next=7)
-    assert bodies(pair, "alerts") == bodies(pair, "cars") == []
-    assert offsets(pair, "cars", "fraud") == {}
+    assert bodies(source, "alerts") == bodies(source, "cars") == []
+    assert offsets(source, "input", "fraud") == {}
 
 
-def test_nothing_is_stored_when_a_checkpoint_is_refused(pair: EventLog) -> None:
-    with pair.transaction() as tx:
-        tx.checkpoint("cars", "fraud", partition=0, offset=5)
-    with pytest.raises(UnexpectedOffsetError) as caught, pair.transaction() as tx:
+def test_nothing_is_stored_when_a_checkpoint_is_refused(source: EventLog) -> None:
+    with source.transaction() as tx:
+        tx.checkpoint("input", "fraud", partition=0, offset=5)
+    with pytest.raises(UnexpectedOffsetError) as caught, source.transaction() as tx:
         tx.append("alerts", b"x", partition=0)
-        tx.checkpoint("cars", "audit", partition=0, offset=9)
-        tx.checkpoint("cars", "fraud", partition=0, offset=4)
+        tx.checkpoint("input", "audit", partition=0, offset=9)
+        tx.checkpoint("input", "fraud", partition=0, offset=4)
     assert (caught.value.expected, caught.value.actual) == (4, 5)
-    assert bodies(pair, "alerts") == []
-    assert offsets(pair, "cars", "fraud") == {0: 5}
-    assert offsets(pair, "cars", "audit") == {}
+    assert bodies(source, "alerts") == []
+    assert offsets(source, "input", "fraud") == {0: 5}
+    assert offsets(source, "input", "audit") == {}
 
 
-def test_one_refused_transaction_spoils_no_other_in_the_same_commit(pair: EventLog) -> None:
-    with pair.transaction() as tx:
-        tx.checkpoint("cars", "fraud", partition=0, offset=100)
+def test_one_refused_transaction_spoils_no_other_in_the_same_commit(source: EventLog) -> None:
+    with source.transaction() as tx:
+        tx.checkpoint("input", "fraud", partition=0, offset=100)
     failures: list[Exception] = []
 
     def run(number: int) -> None:
         try:
-            with pair.transaction() as tx:
+            with source.transaction() as tx:
                 tx.append("alerts", b"%d" % number, partition=0)
                 if number % 2:
-                    tx.checkpoint("cars", "fraud", partition=0, offset=number)
+                    tx.checkpoint("input", "fraud", partition=0, offset=number)
         except UnexpectedOffsetError as error:
             failures.append(error)
 
@@ -116,21 +131,21 @@ def test_one_refused_transaction_spoils_no_other_in_the_same_commit(pair: EventL
     for thread in threads:
         thread.join()
     assert len(failures) == 8
-    assert sorted(map(int, bodies(pair, "alerts"))) == list(range(0, 16, 2))
+    assert sorted(map(int, bodies(source, "alerts"))) == list(range(0, 16, 2))
 
 
-def test_a_checkpoint_where_it_stands_already_changes_nothing(pair: EventLog) -> None:
+def test_a_checkpoint_where_it_stands_already_changes_nothing(source: EventLog) -> None:
     for _ in range(2):
-        with pair.transaction() as tx:
-            tx.checkpoint("cars", "fraud", partition=0, offset=5)
-    assert offsets(pair, "cars", "fraud") == {0: 5}
+        with source.transaction() as tx:
+            tx.checkpoint("input", "fraud", partition=0, offset=5)
+    assert offsets(source, "input", "fraud") == {0: 5}
 
 
-def test_the_last_of_several_checkpoints_in_a_transaction_counts(pair: EventLog) -> None:
-    with pair.transaction() as tx:
-        tx.checkpoint("cars", "fraud", partition=0, offset=5)
-        tx.checkpoint("cars", "fraud", partition=0, offset=8)
-    assert offsets(pair, "cars", "fraud") == {0: 8}
+def test_the_last_of_several_checkpoints_in_a_transaction_counts(source: EventLog) -> None:
+    with source.transaction() as tx:
+        tx.checkpoint("input", "fraud", partition=0, offset=5)
+        tx.checkpoint("input", "fraud", partition=0, offset=8)
+    assert offsets(source, "input", "fraud") == {0: 8}
 
 
 def test_expect_next_counts_what_the_transaction_appends_before(pair: EventLog) -> None:
@@ -205,8 +220,8 @@ def test_an_empty_transaction_changes_nothing(pair: EventLog) -> None:
     assert tx.receipts == []
 
 
-def test_what_is_wrong_with_a_call_is_said_at_once(pair: EventLog) -> None:
-    with pair.transaction() as tx:
+def test_what_is_wrong_with_a_call_is_said_at_once(source: EventLog) -> None:
+    with source.transaction() as tx:
         with pytest.raises(TopicNotFoundError):
             tx.append("boats", b"x")
         with pytest.raises(TypeError, match="from_json"):
@@ -214,13 +229,13 @@ def test_what_is_wrong_with_a_call_is_said_at_once(pair: EventLog) -> None:
         with pytest.raises(TypeError):
             tx.append(7, b"x")  # type: ignore[arg-type]
         with pytest.raises(PartitionNotFoundError):
-            tx.checkpoint("cars", "fraud", partition=2, offset=0)
+            tx.checkpoint("input", "fraud", partition=2, offset=0)
         with pytest.raises(InvalidNameError):
-            tx.checkpoint("cars", "../x", partition=0, offset=0)
+            tx.checkpoint("input", "../x", partition=0, offset=0)
         with pytest.raises(ValueError, match="-1"):
-            tx.checkpoint("cars", "fraud", partition=0, offset=-1)
+            tx.checkpoint("input", "fraud", partition=0, offset=-1)
         with pytest.raises(TypeError):
-            tx.checkpoint("cars", "fraud", partition=0, offset=True)
+            tx.checkpoint("input", "fraud", partition=0, offset=True)
         with pytest.raises(ValueError, match="partition or a key"):
             tx.append("cars", b"x", expect_next=0)
 
@@ -268,13 +283,13 @@ def test_more_than_one_append_may_take_is_refused_before_the_commit(pair: EventL
     assert len(tx.receipts) == 2
 
 
-def test_it_cannot_be_used_after_its_block(pair: EventLog) -> None:
-    with pair.transaction() as tx:
+def test_it_cannot_be_used_after_its_block(source: EventLog) -> None:
+    with source.transaction() as tx:
         pass
     with pytest.raises(ClosedError):
         tx.append("cars", b"x")
     with pytest.raises(ClosedError):
-        tx.checkpoint("cars", "fraud", partition=0, offset=0)
+        tx.checkpoint("input", "fraud", partition=0, offset=0)
     with pytest.raises(ClosedError), tx:
         pass
 
@@ -301,11 +316,146 @@ def test_checkpoints_in_another_store_cannot_join(tmp_path: Path, log_path: Path
             tx.checkpoint("cars", "fraud", partition=0, offset=0)
 
 
-def test_it_is_one_durable_write(pair: EventLog) -> None:
-    before = pair.environment.lmdb.info()["last_txnid"]  # type: ignore[attr-defined]
-    with pair.transaction() as tx:
+def test_it_is_one_durable_write(source: EventLog) -> None:
+    before = source.environment.lmdb.info()["last_txnid"]  # type: ignore[attr-defined]
+    with source.transaction() as tx:
         tx.append("cars", b"x")
         tx.append("alerts", b"y")
-        tx.checkpoint("cars", "fraud", partition=0, offset=0)
-        tx.checkpoint("cars", "fraud", partition=1, offset=0)
-    assert pair.environment.lmdb.info()["last_txnid"] == before + 1  # type: ignore[attr-defined]
+        tx.checkpoint("input", "fraud", partition=0, offset=0)
+        tx.checkpoint("input", "fraud", partition=1, offset=0)
+    assert source.environment.lmdb.info()["last_txnid"] == before + 1  # type: ignore[attr-defined]
+
+
+def test_a_checkpoint_beyond_the_last_event_is_refused(source: EventLog) -> None:
+    """Its group would skip what comes there."""
+    with pytest.raises(OffsetOutOfRangeError) as caught, source.transaction() as tx:
+        tx.append("alerts", b"x", partition=0)
+        tx.checkpoint("input", "fraud", partition=0, offset=200)
+    assert (caught.value.offset, caught.value.next_offset) == (200, 200)
+    assert bodies(source, "alerts") == []
+    with source.transaction() as tx:
+        tx.append("input", b"200", partition=0)
+        tx.checkpoint("input", "fraud", partition=0, offset=200)
+    assert offsets(source, "input", "fraud") == {0: 200}
+
+
+def test_a_checkpoint_says_when_its_event_was_enqueued(source: EventLog) -> None:
+    with source.transaction() as tx:
+        tx.checkpoint("input", "fraud", partition=0, offset=7)
+        tx.append("alerts", b"x", partition=0)
+        tx.checkpoint("alerts", "fraud", partition=0, offset=0)
+    for topic, offset in (("input", 7), ("alerts", 0)):
+        checkpoint = source.topic(topic).group("fraud").checkpoints()[0]
+        assert checkpoint.enqueued_at == source.topic(topic).read(0, offset)[0].enqueued_at
+
+
+# With the consumer of a group
+
+
+def outputs(log: EventLog) -> list[int]:
+    return [int(body) for body in bodies(log, "alerts")]
+
+
+def test_a_consumers_transaction_checkpoints_what_was_handed_out(source: EventLog) -> None:
+    with source.topic("input").consumer(partitions=0, group="g", end=LATEST) as consumer:
+        handed = [next(consumer) for _ in range(5)]
+        with consumer.transaction() as tx:
+            tx.append_batch("alerts", handed, partition=0)
+            handed_later = next(consumer)
+            tx.append("alerts", handed_later.body, partition=0)
+    assert outputs(source) == list(range(6))
+    assert offsets(source, "input", "g") == {0: 5}
+
+
+@pytest.mark.parametrize("where", ["in the block", "in the commit"])
+def test_after_a_failed_transaction_its_events_are_handed_out_again(
+    source: EventLog, where: str
+) -> None:
+    """Who goes on after an error loses nothing."""
+    failures = iter([True, False, True])
+    consumer = source.topic("input").consumer(
+        partitions=0, group="g", end=LATEST, prefetch_bytes=200
+    )
+    with consumer:
+        for events in consumer.batches():
+            failing = next(failures, False)
+            try:
+                with consumer.transaction() as tx:
+                    tx.append_batch("alerts", events, partition=0)
+                    if failing and where == "in the block":
+                        raise RuntimeError
+                    if failing:
+                        tx.append("cars", b"x", partition=0, expect_next=99)
+            except (RuntimeError, UnexpectedOffsetError):
+                pass
+    assert outputs(source) == list(range(200))
+    assert offsets(source, "input", "g") == {0: 199}
+
+
+@pytest.mark.anyio
+async def test_the_same_on_event_loops(memory_log: EventLog) -> None:
+    topic = memory_log.create_topic("input", partitions=1)
+    memory_log.create_topic("alerts", partitions=1)
+    topic.append_batch([b"%d" % number for number in range(200)])
+    failures = iter([True, False, True])
+    async with topic.consumer(group="g", end=LATEST, prefetch_bytes=200) as consumer:
+        async for events in consumer.batches():
+            with contextlib.suppress(RuntimeError):
+                async with consumer.transaction() as tx:
+                    tx.append_batch("alerts", events)
+                    if next(failures, False):
+                        raise RuntimeError
+    assert outputs(memory_log) == list(range(200))
+
+
+def test_a_disconnected_consumers_transaction_stores_nothing(source: EventLog) -> None:
+    topic = source.topic("input")
+    with topic.consumer(partitions=0, group="g", end=LATEST) as slow:
+        next(slow)
+        with topic.consumer(partitions=0, group="g", end=LATEST) as fast:
+            first = next(fast)
+            with fast.transaction() as tx:
+                tx.append("alerts", first.body, partition=0)
+        with pytest.raises(ConsumerDisconnectedError), slow.transaction() as tx:
+            tx.append("alerts", b"0", partition=0)
+    assert outputs(source) == [0]
+
+
+def test_a_transaction_after_a_reset_stores_nothing_and_goes_on_there(source: EventLog) -> None:
+    topic = source.topic("input")
+    with topic.consumer(partitions=0, group="g", end=LATEST, prefetch_bytes=200) as consumer:
+        next(consumer)
+        topic.group("g").reset({0: 190}, partitions=[0], force=True)
+        with pytest.raises(PreconditionFailedError), consumer.transaction() as tx:
+            tx.append("alerts", b"0", partition=0)
+        for events in consumer.batches():
+            with consumer.transaction() as tx:
+                tx.append_batch("alerts", events, partition=0)
+    assert outputs(source) == list(range(190, 200))
+
+
+def test_what_was_stored_although_its_commit_was_interrupted_is_not_stored_again(
+    source: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come between the commit and its answer."""
+    log: Any = source
+    commit = log.commit
+    interrupts = iter([True])
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        answer = commit(*arguments, **options)
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(log, "commit", interrupted)
+    consumer = source.topic("input").consumer(
+        partitions=0, group="g", end=LATEST, prefetch_bytes=200
+    )
+    with consumer:
+        # The claim is a commit too: it is made before.
+        assert consumer.positions == {0: 0}
+        for events in consumer.batches():
+            with contextlib.suppress(KeyboardInterrupt), consumer.transaction() as tx:
+                tx.append_batch("alerts", events, partition=0)
+    assert outputs(source) == list(range(200))

@@ -246,6 +246,7 @@ class EmbeddedLog(EventLog):
     def transaction(self) -> EmbeddedTransaction:
         from eventlog.embedded.transaction import EmbeddedTransaction
 
+        _ = self.environment  # the log is open
         self.refuse_reader()
         return EmbeddedTransaction(self)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventlog.checkpoints import GroupIds, GroupStore
@@ -21,11 +22,18 @@ from eventlog.embedded.append import (
     size_of,
 )
 from eventlog.embedded.blobs import WriterBlobs
+from eventlog.embedded.catalog import TopicRecord
+from eventlog.embedded.partition import PartitionView
 from eventlog.embedded.writer import Writer
-from eventlog.errors import EventTooLargeError, UnsupportedOperationError
+from eventlog.errors import (
+    EventTooLargeError,
+    OffsetOutOfRangeError,
+    UnsupportedOperationError,
+)
 from eventlog.event import Event, Key, PropertyValue
 from eventlog.log import Body, Receipt, Topic
 from eventlog.names import check_name
+from eventlog.positions import instant
 from eventlog.transaction import Fence, Transaction
 
 if TYPE_CHECKING:
@@ -122,7 +130,7 @@ class EmbeddedTransaction(Transaction):
     # Committing
 
     def _commit(self) -> list[Receipt]:
-        fences = [reader() for reader in self._readers]
+        fences = [participant.fence() for participant in self._participants]
         if not (self._appends or self._checkpoints or fences):
             return []
         while True:
@@ -162,14 +170,18 @@ class EmbeddedTransaction(Transaction):
             for part in each.parts:
                 ahead[topic_id, part.partition] += part.count
         if self._checkpoints or fences:
-            self._write_checkpoints(writer, fences)
+            self._write_checkpoints(writer, fences, ahead)
         return [each.topic.appender.write(writer, each.state, each.parts) for each in prepared]
 
-    def _write_checkpoints(self, writer: Writer, fences: list[Fence]) -> None:
+    def _write_checkpoints(
+        self, writer: Writer, fences: list[Fence], ahead: Counter[tuple[int, int]]
+    ) -> None:
         blobs = WriterBlobs(writer)
         for (topic, group, partition), offset in self._checkpoints.items():
-            topic.look(writer)
-            self._group(topic, group, blobs).advance_unowned(partition, offset)
+            record = topic.look(writer).record
+            coming = ahead[record.id, partition]
+            enqueued_at = _enqueued_at(writer, record, partition, offset, coming)
+            self._group(topic, group, blobs).advance_unowned(partition, offset, enqueued_at)
         for fence in fences:
             fence.check(blobs)
 
@@ -177,3 +189,32 @@ class EmbeddedTransaction(Transaction):
         return GroupStore(
             blobs, GroupIds(self._log.id, topic.name, topic.id, group), self._log.now_us
         )
+
+
+def _enqueued_at(
+    writer: Writer, record: TopicRecord, partition: int, offset: int, coming: int
+) -> datetime | None:
+    """When an event that is to be checkpointed was enqueued; None if it has expired.
+
+    Args:
+        coming: how many events the same transaction appends to the partition.
+
+    Raises:
+        OffsetOutOfRangeError: there is no event of that offset yet: a checkpoint there would make
+            the group skip what comes.
+    """
+    next_offset = writer.tail(record.id, partition).next_offset
+    if offset >= next_offset + coming:
+        raise OffsetOutOfRangeError(
+            f"a checkpoint names the last event that was finished, and partition {partition} of "
+            f"topic {record.name!r} goes on at {next_offset + coming}: there is no event {offset}",
+            offset=offset,
+            next_offset=next_offset + coming,
+        )
+    if offset >= next_offset:
+        return instant(writer.now_us)
+    writer.store(record.id, partition)
+    batch = PartitionView(writer.transaction, record.id, partition).batch_at(offset)
+    if batch is None or batch.header is None or offset <= batch.last_offset - batch.header.count:
+        return None
+    return instant(batch.header.enqueued_us)
