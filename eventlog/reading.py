@@ -38,15 +38,16 @@ _PEEK_SECONDS: Final = 0.002
 
 
 class _Work(NamedTuple):
-    """Something that may block."""
+    """Something that may block; if it is `brief`, for less long than a change of threads takes."""
 
     do: Callable[[], Any]
+    brief: bool = False
 
     def run(self) -> Any:
         return self.do()
 
     async def run_async(self) -> Any:
-        return await run_soon(self.do)
+        return self.do() if self.brief else await run_soon(self.do)
 
 
 class _Wait(NamedTuple):
@@ -113,12 +114,12 @@ class Reading:
         deadline: float | None = None
         woken = False
         while not self.stopped:
-            yield from self._look_after()
+            yield from self._look_after(woken=woken)
             if self.reader.take():
                 return True
             if self.reader.is_done:
                 return False
-            if (yield from self._look()):
+            if (yield from self._look(brief=woken)):
                 continue
             if woken and self._claims is not None:  # by no event: perhaps by another consumer
                 yield from self._check_claims()
@@ -129,14 +130,18 @@ class Reading:
             woken = yield from self._wait(deadline)
         return False
 
-    def _look_after(self) -> Steps:
-        """What must not be forgotten while there are events to hand out."""
+    def _look_after(self, *, woken: bool) -> Steps:
+        """What must not be forgotten while there are events to hand out.
+
+        Args:
+            woken: it has waited, has nothing to hand out, and looks next in any case.
+        """
         self._check_log()
         now = time.monotonic()
         if now >= self._next_check:
             yield from self._check_claims()
             yield from self._look()
-        elif now >= self._next_peek and self._may_have_more():
+        elif not woken and now >= self._next_peek and self._may_have_more():
             yield from self._look()
         self.follow_resets()
         self._report_lost()
@@ -145,8 +150,11 @@ class Reading:
         """Whether there may be events in a partition that had none."""
         return self.reader.has_caught_up and self._watches[-1].changed()
 
-    def _look(self) -> Steps:
+    def _look(self, *, brief: bool = False) -> Steps:
         """Look at the log.
+
+        Args:
+            brief: for little, and at once: just now it had nothing, and was changed since.
 
         Returns: whether something came of it.
         """
@@ -155,7 +163,11 @@ class Reading:
         self._watches[-1].mark()
         now_us = self._source.now_us()
         request = self.reader.request()
-        look = yield _Work(functools.partial(self._source.fetch, request))
+        brief = brief and self._source.brief_bytes > 0
+        if brief:
+            most = min(request.max_bytes, self._source.brief_bytes)
+            request = request._replace(max_bytes=most, share=min(request.share, most))
+        look = yield _Work(functools.partial(self._source.fetch, request), brief)
         changed = self.reader.take_in(request, look, now_us)
         if self._scope.grows and look.partitions > self.reader.count:
             yield _Work(functools.partial(self._extend, look.partitions))

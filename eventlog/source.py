@@ -147,12 +147,18 @@ class Look(NamedTuple):
 class Source(Protocol):
     """Where a consumer's events come from; given by the engine. Thread-safe.
 
-    But for `name`, `check_open` and `now_us` its methods may block.
+    But for `name`, `brief_bytes`, `check_open` and `now_us` its methods may block.
     """
 
     @property
     def name(self) -> str:
         """The topic's."""
+
+    @property
+    def brief_bytes(self) -> int:
+        """How many bytes can be fetched on an event loop, sooner than a thread would be woken for
+        it; 0 if a fetch may wait for others.
+        """
 
     def check_open(self) -> None:
         """Nothing, while the log is open.

@@ -33,6 +33,9 @@ _PREFIX_BYTES: Final = 7
 _NO_TAIL: Final = Tail(0, 0, 0)
 
 
+_BRIEF_BYTES: Final = 64 * 1024
+
+
 class EmbeddedSource(Source):
     """See `Source`."""
 
@@ -42,6 +45,10 @@ class EmbeddedSource(Source):
     @property
     def name(self) -> str:
         return self._topic.name
+
+    @property
+    def brief_bytes(self) -> int:
+        return _BRIEF_BYTES
 
     def check_open(self) -> None:
         _ = self._topic.log.environment
