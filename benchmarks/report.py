@@ -95,8 +95,9 @@ SPECS: Final[Mapping[str, Spec]] = {
     "consumer-events": Spec("... event by event, both", _RATE, at_least=0.8, aim=AIM),
     "consumer-time": Spec("... merged by time", _RATE, aim=AIM),
     "transaction": Spec(
-        "read 1000, append them, checkpoint, in a transaction, to the append", _RATE, at_least=0.8
+        "transaction: read 1000, append them, checkpoint; to the append", _RATE, at_least=0.8
     ),
+    "transaction-unread": Spec("... of what was read before", _RATE, at_least=0.8),
     "read-memory": Spec("a reader's memory, all read to 1/10 read", "MB", at_most=1.1),
     "growth-append": Spec("append rate, large log to small", _RATE, at_least=0.9),
     "open-large": Spec("opening the large log", "ms", at_most=1.0),
