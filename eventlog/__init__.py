@@ -54,12 +54,12 @@ from eventlog.positions import EARLIEST, LATEST
 
 if _typing.TYPE_CHECKING:
     from eventlog import blobs as blobs
-    from eventlog.checkpoints import Checkpoint
     from eventlog.consumer import Consumer
+    from eventlog.consuming.source import LostRange
     from eventlog.delivery import Delivery
     from eventlog.group import ConsumerGroup, Lag
+    from eventlog.groups.checkpoints import Checkpoint
     from eventlog.producer import Producer, ProducerMetrics
-    from eventlog.source import LostRange
     from eventlog.transaction import Transaction
 
 __version__ = "0.1.0.dev0"
@@ -111,12 +111,12 @@ __all__ = [
 ]
 
 _LATER = {
-    "Checkpoint": "eventlog.checkpoints",
+    "Checkpoint": "eventlog.groups.checkpoints",
     "Consumer": "eventlog.consumer",
     "ConsumerGroup": "eventlog.group",
     "Delivery": "eventlog.delivery",
     "Lag": "eventlog.group",
-    "LostRange": "eventlog.source",
+    "LostRange": "eventlog.consuming.source",
     "Producer": "eventlog.producer",
     "ProducerMetrics": "eventlog.producer",
     "Transaction": "eventlog.transaction",

@@ -19,6 +19,7 @@ library, interrupted while it waits, may come back without it.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -43,6 +44,15 @@ _MOST_COMMIT_BYTES: Final = 16 * 1024 * 1024
 
 _IDLE_SECONDS: Final = 1.0
 """How long the thread outlives its last work, so that a producer somebody forgot can go."""
+
+_LATE_SECONDS: Final = 0.05
+"""What has waited for so long is stored late; see `ParcelBuffer._let_store`."""
+
+_PAUSE_SECONDS: Final = 0.0002
+_BETWEEN_PAUSES: Final = 0.002
+_EVENTS_BETWEEN_PAUSES: Final = 500
+
+_pause: Final = time.sleep
 
 _NO_PARCEL: Final = Parcel(0, 0, 0.0)
 """Stands for the open parcel where there is none: nothing fits in."""
@@ -80,6 +90,8 @@ class ParcelBuffer:
         self._sealed: deque[Parcel] = deque()
         self._under_way: list[Parcel] = []
         self._buffered_bytes = 0  # of sealed parcels without an outcome
+        self._waits_since = math.inf  # when the first of them was sealed
+        self._pause_after = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -114,11 +126,10 @@ class ParcelBuffer:
             return False
         parcel.rest = rest = rest - size
         # An event of no more bytes is none that the topic refuses, and none that fills a batch.
-        short = min(
-            rest,
-            self._outlet.max_event_bytes + EVENT_BYTES,
-            self._fewest_left(parcel) * EVENT_BYTES,
-        )
+        fewest = self._fewest_left(parcel)
+        if self._is_late(time.monotonic()):
+            fewest = min(fewest, _EVENTS_BETWEEN_PAUSES)
+        short = min(rest, self._outlet.max_event_bytes + EVENT_BYTES, fewest * EVENT_BYTES)
         parcel.rest = rest - short
         parcel.left = short
         return True
@@ -147,7 +158,10 @@ class ParcelBuffer:
         if parcel is _NO_PARCEL:
             return
         self._work.notify()
+        parcel.sealed_at = time.monotonic()
         # Without a call in between: it is open or it is sealed.
+        if not self._buffered_bytes:
+            self._waits_since = parcel.sealed_at
         size = parcel.most - parcel.rest - parcel.left
         parcel.left = -1
         parcel.bytes = size
@@ -179,7 +193,7 @@ class ParcelBuffer:
     def _next_room(self, size: int) -> Completion[None]:
         """Done when there is room again; `size` are the bytes for which there was none."""
         self._refused = max(self._refused, size)
-        if self._room is None:
+        if self._room is None or self._room.done:
             self._room = Completion()
         return self._room
 
@@ -200,6 +214,23 @@ class ParcelBuffer:
 
     # Emptying: the thread
 
+    def _is_late(self, now: float) -> bool:
+        """Whether something has waited for long to be stored."""
+        return now - self._waits_since > _LATE_SECONDS
+
+    def _let_store(self) -> None:
+        """If the thread that stores is late, pause for a moment now and then.
+
+        A thread that waits for the interpreter gets it after 5 ms, and so the thread that stores
+        gets on while others are busy. Unless these often let go of the interpreter for a moment, as
+        reading a file or a socket does: then CPython lets who waits begin to wait anew each time,
+        and it may wait for seconds.
+        """
+        now = time.monotonic()
+        if now >= self._pause_after and self._is_late(now):
+            self._pause_after = now + _BETWEEN_PAUSES
+            _pause(_PAUSE_SECONDS)
+
     def _is_own_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
@@ -212,10 +243,10 @@ class ParcelBuffer:
             self._thread = thread
 
     def _run(self) -> None:
-        while parcels := self._take():
-            self._store(parcels)
+        while self._step():
+            pass
 
-    def _store(self, parcels: list[Parcel]) -> None:
+    def _step(self) -> bool:
         raise NotImplementedError
 
     def _take(self) -> list[Parcel]:
@@ -247,6 +278,7 @@ class ParcelBuffer:
         for parcel in parcels:
             parcel.settled = True
             self._buffered_bytes -= parcel.bytes
+        self._waits_since = self._sealed[0].sealed_at if self._sealed else math.inf
         if self._buffered_bytes > self._most_buffered // 2:
             return None
         self._refused = 0

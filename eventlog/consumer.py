@@ -22,18 +22,18 @@ import anyio.lowlevel
 
 from eventlog.callbacks import Callback, Caller
 from eventlog.checks import check_count, seconds
-from eventlog.claims import Claims, ClaimsFence, Yielded, was_reset
+from eventlog.consuming.claims import Claims, ClaimsFence, Yielded, was_reset
+from eventlog.consuming.reader import Reader
+from eventlog.consuming.reading import Reading
+from eventlog.consuming.scope import Scope, check_range
+from eventlog.consuming.source import LostRange, Source
 from eventlog.errors import ClosedError, UnsupportedOperationError
 from eventlog.event import StoredEvent
 from eventlog.positions import EARLIEST, Position, PositionMap, instant, parse
-from eventlog.reader import Reader
-from eventlog.reading import Reading
-from eventlog.scope import Scope, check_range
-from eventlog.source import LostRange, Source
 from eventlog.waiting import Completion, run_soon
 
 if TYPE_CHECKING:
-    from eventlog.checkpoints import GroupStore
+    from eventlog.groups.checkpoints import GroupStore
     from eventlog.log import Duration
     from eventlog.transaction import Transaction
 

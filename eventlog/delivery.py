@@ -71,6 +71,12 @@ class Columns(NamedTuple):
     properties: list[dict[str, PropertyValue] | None] | None
 
 
+class _LateRows(list[Any]):
+    """Takes the place of rows that are forgotten: what is added to it comes too late."""
+
+    __slots__ = ()
+
+
 class Batch:
     """Events of one partition, and where they were stored.
 
@@ -120,6 +126,10 @@ class Batch:
         self.has_properties = True
         return event.body, _WithProperties(event.key, event.properties)
 
+    def includes(self, rows: list[Any], end: int) -> bool:
+        """Whether the row that ends there is stored, once the parcel was taken."""
+        return rows is self.rows and type(rows) is list and end <= self.end
+
     def columns(self) -> Columns:
         """Its events, once its parcel was taken.
 
@@ -136,9 +146,10 @@ class Batch:
 
     def event(self, end: int) -> Event | None:
         """The event whose row ends there; None once it is forgotten."""
-        if end > len(self.rows):
+        rows = self.rows
+        if type(rows) is _LateRows:
             return None
-        body, key = self.rows[end - 2 : end]
+        body, key = rows[end - 2 : end]
         if type(key) is _WithProperties:
             return Event(body, key.key, key.properties)
         return Event(body, key, NO_PROPERTIES)
@@ -189,6 +200,7 @@ class Parcel:
         "most",
         "reported",
         "rest",
+        "sealed_at",
         "settled",
         "taken",
     )
@@ -197,6 +209,7 @@ class Parcel:
         self.most = self.rest = most
         self.left = 0
         self.bytes = 0
+        self.sealed_at = 0.0
         self.deadline = deadline
         self.batches: list[Batch | None] = [None] * partitions
         self.filled: list[Batch] = []
@@ -253,7 +266,7 @@ class Parcel:
         """Let go of the events that are stored."""
         for batch in self.all_batches():
             if batch.error is None:
-                batch.rows = []
+                batch.rows = _LateRows()
 
 
 class Delivery(msgspec.Struct, gc=False, eq=False):

@@ -1,6 +1,6 @@
 """`ConsumerGroup`: how far a group is in a topic, and moving it; what people and tools ask for.
 
-Stands on the public contract of `Topic` and on the documents of `eventlog.checkpoints`. Reading for
+Stands on the public contract of `Topic` and on the documents of `eventlog.groups`. Reading for
 a group is not here: that is a consumer's, or a host's.
 """
 
@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventlog.blobs import NOT_MODIFIED
-from eventlog.checkpoints import Checkpoint, GroupIds, GroupStore, system_clock
 from eventlog.errors import CorruptBatchError, EventLogError, OffsetOutOfRangeError
-from eventlog.group_documents import GroupDocument, decode, group_of, groups_place
+from eventlog.groups.checkpoints import Checkpoint, GroupIds, GroupStore, system_clock
+from eventlog.groups.documents import GroupDocument, decode, group_of, groups_place
 from eventlog.names import check_name
 from eventlog.positions import EARLIEST, Anchor, Position, PositionMap, instant, of_partition, parse
 

@@ -16,30 +16,28 @@ Invariants:
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.to_thread
 
 from eventlog import endings
-from eventlog.buffer import ParcelBuffer
 from eventlog.callbacks import Callback, Caller
 from eventlog.checks import check_producer_id, check_sequence, seconds
-from eventlog.delivery import EVENT_BYTES, Accepted, Batch, Delivery, Failures, Parcel, again
+from eventlog.delivery import EVENT_BYTES, Accepted, Batch, Delivery, Parcel, again
 from eventlog.errors import (
     ClosedError,
     DeliveryError,
     EventTooLargeError,
-    ProducerFencedError,
     UnsupportedOperationError,
 )
 from eventlog.event import Key, PropertyValue
 from eventlog.log import Body, Duration
-from eventlog.outlet import Identity, Outlet, Stored
+from eventlog.outlet import Outlet
+from eventlog.storing import ParcelStorer, ProducerMetrics
 from eventlog.waiting import Completion, on_event_loop
 
 __all__ = ["Producer", "ProducerMetrics", "close_all"]
@@ -49,24 +47,7 @@ _MOST_PLACES: Final = 100_000
 _logger: Final = logging.getLogger("eventlog")
 
 
-class ProducerMetrics(NamedTuple):
-    """A producer's figures at one moment; the last three count from its beginning.
-
-    Attributes:
-        buffered_events, buffered_bytes: accepted, and without an outcome.
-        batches: batches stored, each in one partition.
-        delivered: events that are stored, duplicates included.
-        failed: events that were not.
-    """
-
-    buffered_events: int
-    buffered_bytes: int
-    batches: int
-    delivered: int
-    failed: int
-
-
-class Producer(ParcelBuffer):
+class Producer(ParcelStorer):
     """Sends events to a topic, many at a time. Made by `Topic.producer`; thread-safe.
 
     Use it with ``with`` or ``async with``, or close it: that delivers what was accepted.
@@ -84,10 +65,10 @@ class Producer(ParcelBuffer):
         on_delivery: Callback[Delivery] | None = None,
     ) -> None:
         self._producer_id = None if producer_id is None else check_producer_id(producer_id)
-        self._caller = Caller(on_delivery)
         self._asynchronous = False
         super().__init__(
             outlet,
+            Caller(on_delivery),
             linger=linger,
             max_batch_events=max_batch_events,
             max_batch_bytes=max_batch_bytes,
@@ -96,19 +77,6 @@ class Producer(ParcelBuffer):
         if not on_event_loop():
             self._identify()
         endings.add(self)
-
-    def _start_empty(self) -> None:
-        super()._start_empty()
-        self._registering = threading.Lock()
-        self._identity: Identity | None = None
-        self._last_sent = -1
-        self._broken_at: int | None = None
-        self._fenced: ProducerFencedError | None = None
-        self._failures = Failures()
-        self._is_failing = False
-        self._batches = 0
-        self._delivered = 0
-        self._failed = 0
 
     def __repr__(self) -> str:
         name = "" if self._producer_id is None else f" {self._producer_id!r}"
@@ -129,14 +97,10 @@ class Producer(ParcelBuffer):
     def metrics(self) -> ProducerMetrics:
         """Its figures now."""
         with self._mutex:
-            figures = ProducerMetrics(
-                sum([parcel.count for parcel in self._parcels() if not parcel.settled]),
-                self._buffered_bytes + self._open.used,
-                self._batches,
-                self._delivered,
-                self._failed,
-            )
-        return figures
+            events = sum([parcel.count for parcel in self._parcels() if not parcel.settled])
+            size = self._buffered_bytes + self._open.used
+            counts = self._batches, self._delivered, self._failed
+        return ProducerMetrics(events, size, *counts)
 
     # Sending
 
@@ -187,19 +151,20 @@ class Producer(ParcelBuffer):
             if left >= 0:
                 batch = parcel.batches[number]
                 if batch is not None:
+                    rows = batch.rows  # before room is taken: those of a later look are others
                     parcel.left = left
-                    rows = batch.rows
                     rows += body, key
                     end = len(rows)
-                    if not parcel.taken or self._in_time(batch, end):
+                    if not parcel.taken or self._in_time(batch, rows, end):
                         return Delivery(batch, end)
         event = Accepted.checked(body, key, properties)
         return self._send(event, partition, sequence, timeout)
 
-    def _in_time(self, batch: Batch, end: int) -> bool:
+    def _in_time(self, batch: Batch, rows: list[Any], end: int) -> bool:
         """Whether a row belongs to its parcel, which was taken about when the row was added."""
         with self._mutex:
-            return end <= batch.end
+            pass  # whoever is taking the parcel has counted its rows now
+        return batch.includes(rows, end)
 
     def _send(
         self,
@@ -214,18 +179,20 @@ class Producer(ParcelBuffer):
             until = time.monotonic() + seconds(timeout, "timeout")
         self._check(event, sequence)
         self._identify_at_once()
-        places = self._places
+        places = self._places  # others take its place when keys move
         number = self._place(event.key, partition)
         while True:
             with self._mutex:
                 self._refuse(sequence)
                 delivery = self._try(event, number, sequence)
-                if delivery is not None:
-                    if partition is None and self._producer_id is None:
-                        self._remember(event.key, delivery, places)
-                    return delivery
-                room = self._next_room(event.size)
-            self._wait_for_room(room, until, event.size)
+                room = self._next_room(event.size) if delivery is None else None
+                if delivery is not None and partition is None and self._producer_id is None:
+                    self._remember(event.key, delivery, places)
+            if delivery is not None:
+                self._let_store()
+                return delivery
+            if room is not None:
+                self._wait_for_room(room, until, event.size)
 
     def _check(self, event: Accepted, sequence: object) -> None:
         if len(event.body) > self._outlet.max_event_bytes:
@@ -329,92 +296,10 @@ class Producer(ParcelBuffer):
         return self._turn
 
     def _remember(self, key: Key | None, delivery: Delivery, places: dict[Key | None, int]) -> None:
-        """Let events of that key go the short way; unless keys have moved meanwhile."""
-        if places is self._places:
-            if len(places) >= _MOST_PLACES:
-                places.clear()
-            places[key] = delivery.partition
-
-    # Storing, in the thread of the buffer
-
-    def _store(self, parcels: list[Parcel]) -> None:
-        """Store parcels, and settle them whatever comes of it."""
-        batches = [batch for parcel in parcels for batch in parcel.filled if batch.end]
-        last = max((p.last_sequence for p in parcels if p.last_sequence is not None), default=None)
-        try:
-            stored = self._outlet.store(batches, self._identity, last) if batches else []
-            room = self._succeed(parcels, batches, stored, last)
-        except BaseException as error:  # noqa: BLE001 - it is the outcome of these events
-            parcels, room = self._give_up(parcels, error)
-        self._report(parcels, room)
-
-    def _succeed(
-        self, parcels: list[Parcel], batches: list[Batch], stored: list[Stored], last: int | None
-    ) -> Completion[None] | None:
-        """Batches were stored."""
-        for batch, place in zip(batches, stored, strict=True):
-            batch.stored(*place)
-        identity = self._identity
-        if identity is not None and last is not None:
-            identity = identity._replace(
-                last_sequence=last, stored_at=max(place.enqueued_at for place in stored)
-            )
-        for batch in (batch for parcel in parcels for batch in parcel.duplicates.values()):
-            assert identity is not None
-            batch.enqueued_at = identity.stored_at
-        with self._mutex:
-            self._identity = identity
-            self._is_failing = False
-            self._batches += len(batches)
-            self._delivered += sum(parcel.count for parcel in parcels)
-            return self._settled(parcels)
-
-    def _give_up(
-        self, parcels: list[Parcel], error: BaseException
-    ) -> tuple[list[Parcel], Completion[None] | None]:
-        """Parcels were not stored; with a name, nothing that was accepted behind them will be."""
-        with self._mutex:
-            if self._identity is not None:
-                parcels = [*parcels, *self._break(parcels, error)]
-            for parcel in parcels:
-                parcel.fail(error)
-                self._failed += parcel.count
-                if self._caller.function is None:
-                    self._failures.add(parcel)
-            is_news, self._is_failing = not self._is_failing, True
-            room = self._settled(parcels)
-        if is_news:
-            _logger.warning("events for topic %r are not stored: %s", self._outlet.name, error)
-        return parcels, room
-
-    def _break(self, parcels: list[Parcel], error: BaseException) -> list[Parcel]:
-        """With a name: sending goes on with the first event that was not stored. What follows."""
-        assert self._identity is not None
-        self._seal()
-        following = list(self._sealed)
-        for parcel in following:
-            parcel.take()
-        self._under_way = [*parcels, *following]
-        self._sealed.clear()
-        if isinstance(error, ProducerFencedError):
-            self._fenced = error
-        firsts = (p.first_sequence for p in self._under_way if p.first_sequence is not None)
-        self._broken_at = min(firsts, default=self._broken_at)
-        self._last_sent = self._identity.last_sequence
-        return following
-
-    def _report(self, parcels: list[Parcel], room: Completion[None] | None) -> None:
-        """Tell who waits, and call back. Without the mutex: who is called may send again."""
-        if room is not None:
-            room.complete(None)
-        for parcel in parcels:
-            parcel.completion.complete(None)
-        for parcel in parcels:
-            if self._caller.function is not None:
-                for batch in parcel.all_batches():
-                    self._caller.call_all(batch.deliveries())
-            parcel.forget()
-            parcel.reported.complete(None)
+        """Let events of that key go the short way."""
+        if len(places) >= _MOST_PLACES:
+            places.clear()
+        places[key] = delivery.partition
 
     # Waiting for what was accepted
 
@@ -430,22 +315,22 @@ class Producer(ParcelBuffer):
             RuntimeError: it is called by what the producer calls back, for which it would wait.
         """
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return self._finish(self._last_parcel(), wait)
+        return self._finish(self._last_parcel(), wait, self._failed)
 
     def close(self, timeout: Duration | None = None) -> Any:
         """`flush`, and accept nothing more. Closing twice is fine."""
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return self._finish(self._end(), wait)
+        return self._finish(self._end(), wait, self._failed)
 
     def close_blocking(self) -> None:
         """`close` that blocks, however the producer is used."""
-        self._flush(self._end(), None)
+        self._flush(self._end(), None, self._failed)
 
     def _end(self) -> Parcel | None:
         """Accept nothing more; the last of what was accepted."""
         with self._mutex:
             self._closed = True
-            room, self._room = self._room, None
+            room = self._room
         if room is not None:
             room.complete(None)  # whoever waits for room is told that it was closed
         return self._last_parcel()
@@ -456,35 +341,27 @@ class Producer(ParcelBuffer):
             parcels = self._parcels()
         return parcels[-1] if parcels else None
 
-    def _finish(self, last: Parcel | None, wait: float | None) -> Any:
+    def _finish(self, last: Parcel | None, wait: float | None, failed: int) -> Any:
         if self._asynchronous and on_event_loop():
-            return self._flush_async(last, wait)
-        self._flush(last, wait)
+            return self._flush_async(last, wait, failed)
+        self._flush(last, wait, failed)
         return Completion.of(None)
 
-    def _flush(self, last: Parcel | None, wait: float | None) -> None:
+    def _flush(self, last: Parcel | None, wait: float | None, failed: int) -> None:
+        """Wait for `last`; raise what failed since `failed` events had, or was not looked at."""
         if last is not None:
             if self._is_own_thread():
                 raise RuntimeError("a callback of a producer cannot wait for the producer itself")
             last.reported.result(wait)
-        self._raise_failures()
+        self._raise_failures(failed)
 
-    async def _flush_async(self, last: Parcel | None, wait: float | None) -> None:
+    async def _flush_async(self, last: Parcel | None, wait: float | None, failed: int) -> None:
         with anyio.fail_after(wait):
             if last is not None:
                 await last.reported
             if not self._caller.is_calling:
                 await self._caller.finished()
-        self._raise_failures()
-
-    def _raise_failures(self) -> None:
-        with self._mutex:
-            failed, count = self._failures.take()
-        if count:
-            error = failed[0].exception() if failed else None
-            message = f"{count} events for topic {self._outlet.name!r} were not stored: {error}"
-            _logger.error("%s", message)
-            raise DeliveryError(message, failed=failed, count=count)
+        self._raise_failures(failed)
 
     def __enter__(self) -> Self:
         self._identify()
@@ -518,7 +395,7 @@ class Producer(ParcelBuffer):
         last = self._end()
         with anyio.CancelScope(shield=True):
             try:
-                await self._flush_async(last, None)
+                await self._flush_async(last, None, self._failed)
             except DeliveryError as failure:
                 if error is None:
                     raise
@@ -550,11 +427,11 @@ def close_all(producers: Iterable[Producer]) -> None:
     Raises:
         DeliveryError: some events were not stored.
     """
-    first: DeliveryError | None = None
+    first: Exception | None = None
     for producer in producers:
         try:
             producer.close_blocking()
-        except DeliveryError as error:
+        except Exception as error:  # noqa: BLE001 - raised below
             if first is None:
                 first = error
             else:

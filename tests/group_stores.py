@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eventlog.blobs import Blob, BlobStore, NotModified
-from eventlog.checkpoints import GroupIds, GroupStore
+from eventlog.groups.checkpoints import GroupIds, GroupStore
 from eventlog.positions import instant
 
 IDS = GroupIds("log-1", "cars", "7", "fraud")

@@ -66,6 +66,10 @@ class MemoryOutlet(Outlet):
     def partitions(self) -> int:
         return self._partitions
 
+    def grow(self, partitions: int) -> None:
+        """Have so many partitions from now on."""
+        self._partitions = partitions
+
     def partition_of(self, key: Key) -> int:
         return crc32(key.encode() if isinstance(key, str) else key) % self._partitions
 
@@ -93,6 +97,7 @@ class MemoryOutlet(Outlet):
         if identity is not None and self._epochs[identity.producer_id] != identity.epoch:
             raise ProducerFencedError("fenced")
         self.sequences.append(last_sequence)
+        assert all(batch.count for batch in batches)
         self.calls.append({batch.partition: batch.count for batch in batches})
         return [self._keep(batch) for batch in batches]
 

@@ -15,8 +15,8 @@ from eventlog import (
 )
 from eventlog.blobs import BlobStore
 from eventlog.blobs import open as open_blobs
-from eventlog.checkpoints import Checkpoint, GroupStore
-from eventlog.group_blobs import ATTEMPTS
+from eventlog.groups.blobs import ATTEMPTS
+from eventlog.groups.checkpoints import Checkpoint, GroupStore
 from tests.group_stores import (
     GROUP,
     IDS,

@@ -14,7 +14,7 @@ from eventlog import (
 )
 from eventlog.blobs import BlobStore
 from eventlog.blobs import open as open_blobs
-from eventlog.checkpoints import CheckpointResetError, GroupStore
+from eventlog.groups.checkpoints import CheckpointResetError, GroupStore
 from tests.group_stores import (
     PLACE,
     WHEN,

@@ -21,9 +21,9 @@ from eventlog import (
 )
 from eventlog.blobs import Blob, BlobStore
 from eventlog.blobs import open as open_blobs
-from eventlog.checkpoints import CheckpointResetError, GroupIds, GroupStore
 from eventlog.embedded.blobs import WriterBlobs
 from eventlog.embedded.engine import EmbeddedLog
+from eventlog.groups.checkpoints import CheckpointResetError, GroupIds, GroupStore
 from tests.conftest import Start
 
 IDS = GroupIds("log-1", "cars", "7", "fraud")
@@ -169,7 +169,7 @@ RACER = """
 import sys
 import eventlog
 from eventlog.blobs import open as open_blobs
-from eventlog.checkpoints import GroupIds, GroupStore
+from eventlog.groups.checkpoints import GroupIds, GroupStore
 kind, place, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
 log = eventlog.open(place) if kind == "log" else None
 store = GroupStore(log.blobs if log else open_blobs(place), GroupIds("l", "cars", "7", "fraud"))

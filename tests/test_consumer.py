@@ -33,14 +33,14 @@ from eventlog import (
     Topic,
     TopicNotFoundError,
 )
-from eventlog.backlog import Backlog
 from eventlog.consumer import Consumer, LostRange
+from eventlog.consuming.backlog import Backlog
+from eventlog.consuming.source import Look, Request
 from eventlog.embedded import keys
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.source import EmbeddedSource
 from eventlog.embedded.writer import Writer
 from eventlog.positions import Position
-from eventlog.source import Look, Request
 from eventlog.waiting import Watch
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -417,7 +417,7 @@ def test_what_comes_into_an_idle_partition_is_not_kept_behind_what_was_read_ahea
     topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though far more of a busy one was read ahead."""
-    monkeypatch.setattr("eventlog.reading._PEEK_SECONDS", 0.0)
+    monkeypatch.setattr("eventlog.consuming.reading._PEEK_SECONDS", 0.0)
     for _ in range(30):
         topic.append_batch([b"x" * 100] * 1000, partition=0)
     consumer = consume(topic, follow=True, max_wait=0)
@@ -1025,7 +1025,7 @@ def test_a_deleted_topic_is_an_error_also_while_waiting(
 def test_a_deleted_topic_is_noticed_though_much_was_read_ahead(
     log: EventLog, topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.reading.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("eventlog.consuming.reading.CHECK_SECONDS", 0.0)
     for _ in range(3):
         fill(topic, 1000)
     batches = consume(topic).batches()
@@ -1118,8 +1118,9 @@ class Interrupt:
 
     def __call__(self, frame: Any, event: str, argument: object) -> Any:
         name = frame.f_code.co_filename.rpartition("eventlog/")[2]
-        names = {"consumer.py", "reading.py", "reader.py", "merging.py", "backlog.py"}
-        return self._line if name in names else None
+        names = {"reading.py", "reader.py", "merging.py", "backlog.py"}
+        inner = name.removeprefix("consuming/") in names
+        return self._line if inner or name == "consumer.py" else None
 
     def _line(self, frame: Any, event: str, argument: object) -> Any:
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()

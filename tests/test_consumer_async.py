@@ -171,7 +171,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice_wherever_it_is_cancelled(
     expected = {number: list(range(10)) for number in range(3)}
     for at in range(1, 1000):
         trip = Trip(at)
-        monkeypatch.setattr("eventlog.reading.run_soon", trip.run_soon)
+        monkeypatch.setattr("eventlog.consuming.reading.run_soon", trip.run_soon)
         consumer = topic.consumer(order=order, prefetch_bytes=100, max_wait=0)
         events: list[StoredEvent] = []
         for _ in range(2):

@@ -26,16 +26,17 @@ from eventlog import (
     OffsetOutOfRangeError,
     StoredEvent,
     Topic,
+    TopicNotFoundError,
     UnsupportedOperationError,
 )
 from eventlog.blobs.memory import MemoryBlobs
-from eventlog.checkpoints import GroupStore
-from eventlog.claims import Claims
 from eventlog.consumer import Consumer, LostRange
+from eventlog.consuming.claims import Claims
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.errors import StoreUnavailableError
 from eventlog.group import group_store
-from eventlog.group_documents import Share, encode
+from eventlog.groups.checkpoints import GroupStore
+from eventlog.groups.documents import Share, encode
 from eventlog.waiting import Completion
 from tests.test_consumer import (
     NOW,
@@ -85,13 +86,13 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer looks after its group a thousand times a second, instead of once."""
-    monkeypatch.setattr("eventlog.reading.CHECK_SECONDS", 0.001)
+    monkeypatch.setattr("eventlog.consuming.reading.CHECK_SECONDS", 0.001)
 
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy consumer looks after its group with each list."""
-    monkeypatch.setattr("eventlog.reading.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("eventlog.consuming.reading.CHECK_SECONDS", 0.0)
 
 
 def consume(topic: Topic, **options: Any) -> Consumer:
@@ -231,13 +232,20 @@ def test_a_checkpoint_is_written_only_where_something_was_handed_out(topic: Topi
 
 
 def test_a_checkpoint_survives_seeks(topic: Topic) -> None:
-    """Going back withdraws nothing; going forth covers only what was handed out there."""
+    """Who goes back has not finished what is behind that; going forth covers only what was handed
+    out there. What was checkpointed stays so.
+    """
     with consume(topic, partitions=0) as consumer:
         for _ in range(3):
             next(consumer)
         consumer.seek(0, 0)
         wait_for(consumer.checkpoint())
+        assert finished(topic) == {0: -1}
+        for _ in range(3):
+            next(consumer)
+        wait_for(consumer.checkpoint())
         assert finished(topic) == {0: 2}
+        consumer.seek(0, 0)
         next(consumer)
         wait_for(consumer.checkpoint())
         assert finished(topic) == {0: 2}
@@ -327,7 +335,7 @@ def test_who_is_woken_in_vain_looks_whether_it_was_disconnected(
     topic: Any, monkeypatch: pytest.MonkeyPatch, threads: ThreadPoolExecutor
 ) -> None:
     """Though it is not time to."""
-    monkeypatch.setattr("eventlog.reading.CHECK_SECONDS", PATIENCE)
+    monkeypatch.setattr("eventlog.consuming.reading.CHECK_SECONDS", PATIENCE)
     source = SpySource(topic)
     earlier = Consumer(source, group=store_of(topic), start=LATEST)
     waiting = threads.submit(next, earlier)
@@ -638,3 +646,61 @@ async def test_closing_while_it_begins_leaves_nothing_claimed(topic: Topic) -> N
                     await anyio.lowlevel.checkpoint()
                 await consumer.close()
             assert owners(topic) <= {None}
+
+
+# What must not be skipped, nor done by the wrong one
+
+
+def test_who_goes_back_in_one_partition_finishes_nothing_there(topic: Topic) -> None:
+    """Not even by a checkpoint after events of another."""
+    with consume(topic) as consumer:
+        batches = {events[0].partition: events for events in consumer.batches()}
+        consumer.seek(0, batches[0][0].offset)
+        wait_for(consumer.checkpoint())
+        assert finished(topic) == {0: -1, 1: 4, 2: 4}
+    with consume(topic) as consumer:
+        assert by_partition(consumer) == {0: [0, 1, 2, 3, 4]}
+
+
+def test_partitions_added_while_nobody_read_begin_at_their_beginning(topic: Topic) -> None:
+    with consume(topic, start=LATEST) as consumer:
+        assert by_partition(consumer) == {}
+    with pytest.warns(UserWarning, match="4 partitions"):
+        topic.add_partitions(1)
+    topic.append(b"3:0", partition=3)
+    with consume(topic, start=LATEST) as consumer:
+        assert by_partition(consumer) == {3: [0]}
+
+
+def test_partitions_nobody_of_the_group_read_begin_where_was_asked(topic: Topic) -> None:
+    with consume(topic, start=LATEST, partitions=0) as consumer:
+        assert by_partition(consumer) == {}
+    with consume(topic, start=LATEST) as consumer:
+        assert by_partition(consumer) == {}
+
+
+def test_a_deleted_topics_handle_deletes_no_group_of_the_next(log: EventLog) -> None:
+    old = log.create_topic("t", partitions=1)
+    log.delete_topic("t")
+    new = log.create_topic("t", partitions=1)
+    new.append(b"x")
+    with new.consumer(group=GROUP, follow=False) as consumer:
+        next(consumer)
+        wait_for(consumer.checkpoint())
+    with pytest.raises(TopicNotFoundError):
+        old.group(GROUP).delete()
+    assert finished(new) == {0: 0}
+
+
+def test_a_disconnected_consumer_stores_nothing_even_if_nothing_was_handed_out(
+    topic: Topic,
+) -> None:
+    with consume(topic, partitions=0, start=LATEST) as slow:
+        assert list(slow) == []
+        with consume(topic, partitions=0, start=LATEST) as fast:
+            assert list(fast) == []
+            with pytest.raises(ConsumerDisconnectedError), slow.transaction() as tx:
+                tx.append(topic, b"the window was closed", partition=0)
+            with fast.transaction() as tx:
+                tx.append(topic, b"the window was closed", partition=0)
+    assert topic.partition_info(0).next_offset == 6

@@ -15,7 +15,7 @@ from eventlog import (
 )
 from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore, NotModified
 from eventlog.blobs import open as open_blobs
-from eventlog.checkpoints import GroupStore
+from eventlog.groups.checkpoints import GroupStore
 from tests.group_stores import (
     GROUP,
     IDS,
@@ -97,6 +97,7 @@ def test_documents_are_json_for_people_and_name_what_they_belong_to(
         "generation": 1,
         "lease_duration": None,
         "consumers": 1,
+        "topic_partitions": 0,
         "hosts": [],
         "partitions": {},
         "revision": stored(blobs, GROUP)["revision"],

@@ -591,53 +591,56 @@ def use(topic: Topic, name: str, sequence: int) -> int:
     return before
 
 
-def test_what_stored_nothing_for_a_week_is_forgotten_when_another_name_comes(
-    clocked_topic: Topic, clock: Clock
-) -> None:
-    use(clocked_topic, "old", 5)
-    clock.now_us += 4 * DAY_US
-    use(clocked_topic, "young", 6)
-    clock.now_us += 3 * DAY_US
-    use(clocked_topic, "new", 7)
-    assert use(clocked_topic, "old", 8) == 5, "a week is not over before it is over"
-    clock.now_us += 4 * DAY_US + 1
-    use(clocked_topic, "newer", 9)
-    assert records(clocked_topic.log) == 3
-    assert use(clocked_topic, "young", 10) == -1
-    assert use(clocked_topic, "old", 11) == 8
-
-
-def test_nothing_is_forgotten_while_no_other_name_comes(clocked_topic: Topic, clock: Clock) -> None:
+def test_nothing_is_forgotten_while_there_is_room(clocked_topic: Topic, clock: Clock) -> None:
     use(clocked_topic, "p", 5)
     clock.now_us += 400 * DAY_US
+    use(clocked_topic, "other", 1)
     assert use(clocked_topic, "p", 6) == 5
 
 
-def test_a_producer_that_was_forgotten_while_it_lived_goes_on(
-    clocked_topic: Topic, clock: Clock
+def test_the_one_that_was_idle_longest_makes_room_for_another_name(
+    clocked_topic: Topic, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with clocked_topic.producer(producer_id="p") as producer:
-        send(producer, 5)[0].result(PATIENCE)
-        clock.now_us += 8 * DAY_US
-        use(clocked_topic, "other", 1)
-        assert records(clocked_topic.log) == 1
-        send(producer, 6)[0].result(PATIENCE)
-        assert producer.last_sequence == 6
-    assert use(clocked_topic, "p", 7) == 6
+    monkeypatch.setattr(producers, "MAX_PRODUCERS", 3)
+    for name in ("a", "b", "c"):
+        use(clocked_topic, name, 5)
+        clock.now_us += 1
+    assert use(clocked_topic, "a", 6) == 5
+    clock.now_us += 8 * DAY_US
+    use(clocked_topic, "d", 1)
+    assert records(clocked_topic.log) == 3
+    assert use(clocked_topic, "a", 7) == 6
+    assert use(clocked_topic, "c", 6) == 5
+    clock.now_us += 8 * DAY_US
+    assert use(clocked_topic, "b", 6) == -1
 
 
-def test_a_producer_that_was_forgotten_is_fenced_by_the_next_of_its_name(
-    clocked_topic: Topic, clock: Clock
+@pytest.mark.parametrize("again", [True, False], ids=["opened again", "not opened again"])
+def test_a_producer_that_was_forgotten_while_it_lived_stores_nothing_more(
+    clocked_topic: Topic, clock: Clock, monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
+    monkeypatch.setattr(producers, "MAX_PRODUCERS", 1)
     with clocked_topic.producer(producer_id="p") as first:
         send(first, 5)[0].result(PATIENCE)
         clock.now_us += 8 * DAY_US
         use(clocked_topic, "other", 1)
-        with clocked_topic.producer(producer_id="p") as second:
-            assert second.last_sequence == -1
-            send(second, 0)[0].result(PATIENCE)
-            with pytest.raises(ProducerFencedError):
-                send(first, 6)[0].result(PATIENCE)
+        if again:
+            clock.now_us += 8 * DAY_US
+            use(clocked_topic, "p", 0)
+        with pytest.raises(ProducerFencedError):
+            send(first, 6)[0].result(PATIENCE)
+
+
+def test_one_that_was_just_opened_is_not_idle(
+    clocked_topic: Topic, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producers, "MAX_PRODUCERS", 1)
+    use(clocked_topic, "p", 5)
+    clock.now_us += 8 * DAY_US
+    with clocked_topic.producer(producer_id="p") as producer:
+        with pytest.raises(UnsupportedOperationError):
+            clocked_topic.producer(producer_id="other")
+        send(producer, 6)[0].result(PATIENCE)
 
 
 def test_a_clock_that_goes_back_forgets_nothing(clocked_topic: Topic, clock: Clock) -> None:
@@ -660,20 +663,6 @@ def test_a_topic_keeps_a_bounded_number_of_producers(
     clock.now_us += 6 * DAY_US
     assert use(clocked_topic, "d", 1) == -1
     assert use(clocked_topic, "a", 3) == 2
-
-
-def test_many_forgotten_producers_are_removed_little_by_little(
-    clocked_topic: Topic, clock: Clock
-) -> None:
-    for number in range(1000):
-        clocked_topic.producer(producer_id=f"p{number}").close()
-    clock.now_us += 8 * DAY_US
-    counts = []
-    for number in range(4):
-        use(clocked_topic, f"new{number}", 1)
-        counts.append(records(clocked_topic.log))
-    assert counts == [617, 234, 3, 4]
-    assert clocked_topic.log.check().ok
 
 
 def test_deleting_a_topic_removes_what_is_known_of_its_producers(memory_log: EventLog) -> None:

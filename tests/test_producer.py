@@ -10,10 +10,11 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -52,7 +53,7 @@ from tests.producing import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from tests.conftest import Start
 
 
 @pytest.fixture
@@ -351,6 +352,26 @@ def test_partitions_that_are_added_are_used_once_keys_move(topic: Topic) -> None
     assert {key: delivery.result().partition for key, delivery in placed.items()} == expected
     assert max(expected.values()) >= 4
     assert len(stored(other)) == 5 * 50 + 1
+
+
+def test_a_key_that_moves_while_it_is_placed_is_placed_anew_next_time(outlet: MemoryOutlet) -> None:
+    place = outlet.partition_of
+
+    def place_and_grow(key: Any) -> int:
+        number = place(key)
+        outlet.grow(9)
+        producer.flush()  # it notices when it seals
+        return number
+
+    producer = Producer(outlet, linger=NEVER)
+    producer.send(b"x", partition=0)
+    outlet.partition_of = place_and_grow  # type: ignore[method-assign]
+    before = producer.send(b"before", key="moves")
+    outlet.partition_of = place  # type: ignore[method-assign]
+    after = [producer.send(b"after", key="moves") for _ in range(2)]
+    producer.close()
+    assert place("moves") != before.partition
+    assert {delivery.partition for delivery in after} == {place("moves")}
 
 
 # ---- Arguments -----------------------------------------------------------------------------------
@@ -875,6 +896,100 @@ def test_equal_events_of_many_threads_each_have_an_offset_of_their_own(topic: To
     with topic.producer(max_batch_bytes=2000) as producer:
         join(*[in_thread(send) for _ in range(8)])
     assert sorted(found) == [*range(24_000)]
+
+
+class Hold:
+    """Holds `Producer.send` at one of the lines it comes to, and does something meanwhile."""
+
+    def __init__(self, line: int, do: Callable[[], object]) -> None:
+        self._left = line
+        self._do = do
+
+    def __enter__(self) -> Self:
+        sys.settrace(self._called)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _called(self, frame: FrameType, event: str, _: object) -> Any:
+        return self._step if frame.f_code is Producer.send.__code__ else None
+
+    def _step(self, frame: FrameType, event: str, _: object) -> Any:
+        self._left -= event == "line"
+        if self._left == 0:
+            self._do()
+        return self._step
+
+    @property
+    def held(self) -> bool:
+        """Whether it came so far."""
+        return self._left <= 0
+
+
+def test_an_event_that_comes_while_its_parcel_is_taken_is_stored_once_wherever_that_happens(
+    outlet: MemoryOutlet,
+) -> None:
+    producer = Producer(outlet, linger=NEVER)
+    deliveries: list[Delivery] = []
+    for line in range(1, 100):
+        deliveries.append(producer.send(b"first %d" % line, key="k"))
+        with Hold(line, lambda: in_time(producer.flush)) as hold:
+            deliveries.append(producer.send(b"second %d" % line, key="k"))
+        if not hold.held:
+            break
+    producer.close()
+    assert line > 10
+    rows = outlet.rows[deliveries[0].partition]
+    offsets = [delivery.result(0).offset for delivery in deliveries]
+    assert sorted(offsets) == [*range(len(rows))] == [*range(2 * line)]
+    assert [rows[offset].body.split()[0] for offset in offsets] == [b"first", b"second"] * line
+    assert len({row.body for row in rows}) == 2 * line
+
+
+# Reads a file and sends its lines: a thread that lets go of the interpreter about once in a
+# millisecond, for a moment, and so keeps it from all others.
+BUSY = """
+import sys
+import eventlog
+
+with eventlog.open("memory:") as log, open(sys.argv[1], "rb") as lines:
+    with log.create_topic("t").producer(producer_id="p") as producer:
+        for number, line in enumerate(lines):
+            producer.send(line, sequence=number)
+        print(producer.metrics.delivered)
+"""
+
+
+def test_a_thread_that_is_busy_reading_and_sending_does_not_keep_events_from_being_stored(
+    tmp_path: Path, start: Start
+) -> None:
+    (tmp_path / "lines").write_bytes(b"".join(b"line %d\n" % number for number in range(300_000)))
+    (delivered,) = start(BUSY, tmp_path / "lines").rest()
+    assert int(delivered) > 30_000
+
+
+@pytest.mark.parametrize("late", [0.0, NEVER], ids=["late", "not late"])
+def test_sending_pauses_for_a_moment_only_while_what_was_sent_waits_for_long(
+    late: float, outlet: MemoryOutlet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventlog.buffer._LATE_SECONDS", late)
+    monkeypatch.setattr("eventlog.buffer._BETWEEN_PAUSES", 0.0)
+    pauses: list[float] = []
+    monkeypatch.setattr("eventlog.buffer._pause", pauses.append)
+    producer = Producer(outlet, linger=NEVER)
+    producer.send(b"x", partition=0)
+    assert not pauses
+    stall(outlet, producer)
+    for _ in range(10):
+        producer.send(b"x", partition=0)
+    assert len(pauses) == (0 if late else 10)
+    outlet.open.set()
+    producer.flush()
+    pauses.clear()
+    producer.send(b"x", partition=0)
+    assert not pauses
+    producer.close()
 
 
 # ---- Flush, close, with --------------------------------------------------------------------------

@@ -467,9 +467,9 @@ def stop_soon(*_):
 signal.signal(signal.SIGTERM, stop_soon)
 accepted = []
 number = 0
-os.write(1, b"ready\\n")
 while not stop:
     try:
+        os.write(1, b"sending\\n")
         while not stop:
             number += 1
             body = b"%d" % number
@@ -498,11 +498,11 @@ def test_ctrl_c_at_random_moments_loses_and_doubles_nothing(log_path: Path, star
     print(f"seed {seed}")
     rng = random.Random(seed)
     child = start(CTRL_C, log_path)
-    assert child.line() == "ready"
+    assert child.line() == "sending"
     for _ in range(60):
         time.sleep(rng.uniform(0, 0.004))  # not to wait for anything: to choose the moment
         child.send(signal.SIGINT)
-        assert child.line() == "interrupted"
+        assert (child.line(), child.line()) == ("interrupted", "sending")
     child.send(signal.SIGTERM)
     assert child.rest()[-1].startswith("proved")
     assert child.wait() == 0

@@ -261,3 +261,83 @@ def test_a_producer_whose_disk_is_full_says_so_for_each_event_and_goes_on_when_i
     durability: str, small_disk: Path, start: Start
 ) -> None:
     test_full.run_on(start, small_disk, durability, FULL_DISK_AND_BACK)
+
+
+def test_all_who_wait_for_what_failed_are_told(memory_log: EventLog) -> None:
+    """One flush takes the failures to look at; the others must not look like successes."""
+    topic = memory_log.create_topic("t")
+    producer = topic.producer(linger=NEVER)
+    producer.send(b"x")
+    producer.send(b"y")
+    memory_log.delete_topic("t")
+    together = threading.Barrier(4)
+    told: list[int] = []
+
+    def flush() -> None:
+        together.wait(PATIENCE)
+        try:
+            producer.flush()
+        except DeliveryError as error:
+            told.append(error.count)
+
+    # Each begins to wait before anything has failed: storing is let go by the last.
+    outlet_open = threading.Event()
+    store = producer._outlet.store
+
+    def late(*arguments: object) -> object:
+        outlet_open.wait(PATIENCE)
+        return store(*arguments)  # type: ignore[arg-type]
+
+    producer._outlet.store = late  # type: ignore[assignment, method-assign]
+    threads = [threading.Thread(target=flush) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    together.wait(PATIENCE)
+    with contextlib.suppress(TimeoutError):
+        producer.flush(timeout=0.05)
+    outlet_open.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert told
+    assert set(told) == {2}
+    producer.close()
+
+
+def test_a_log_handler_that_fails_holds_up_nobody(memory_log: EventLog) -> None:
+    class Bad(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise OSError("the program's log is full")
+
+    logger, bad = logging.getLogger("eventlog"), Bad()
+    topic = memory_log.create_topic("t")
+    producer = topic.producer(linger=0)
+    memory_log.delete_topic("t")
+    logger.addHandler(bad)
+    try:
+        for _ in range(2):
+            with pytest.raises(TopicNotFoundError):
+                producer.send(b"x").result(PATIENCE)
+        with contextlib.suppress(DeliveryError):
+            producer.close(timeout=PATIENCE)
+    finally:
+        logger.removeHandler(bad)
+
+
+def test_the_storing_thread_survives_what_breaks_beside_storing(
+    memory_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = memory_log.create_topic("t", partitions=1)
+    with topic.producer(linger=0) as producer:
+        producer.send(b"a").result(PATIENCE)
+        settled = producer._settled
+        failures = iter([True])
+
+        def short_of_memory(parcels: list[object]) -> object:
+            if next(failures, False):
+                raise MemoryError
+            return settled(parcels)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(producer, "_settled", short_of_memory)
+        delivery = producer.send(b"b")
+        assert isinstance(delivery.exception(PATIENCE), MemoryError | None)
+        assert producer.send(b"c").result(PATIENCE).offset == 2

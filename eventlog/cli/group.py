@@ -18,7 +18,7 @@ from eventlog.cli.display import Value, instant_text, show_fields, show_table
 from eventlog.cli.failures import Failure, describe, warn
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 from eventlog.group import ConsumerGroup, Lag
-from eventlog.group_documents import Checkpoint
+from eventlog.groups.documents import Checkpoint
 from eventlog.positions import Anchor
 
 __all__ = ["group"]

@@ -5,7 +5,7 @@ What `Topic.append`, producers and transactions share. Expired events are remove
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Appender"]
 
 _CATCH_UP_SECONDS: Final = 0.5
+_logger: Final = logging.getLogger("eventlog")
 
 
 class Appender:
@@ -173,11 +174,15 @@ class Appender:
         The append is stored, so nothing that goes wrong here is an error of its: what is not
         removed now is removed later. For the same reason others are waited for only briefly.
         """
-        with contextlib.suppress(EventLogError):
+        try:
             steps = 2 * self._rows(part) // STEP_ROWS
             while part.behind and steps:
                 part.behind = self._expire_step(part.partition).more
                 steps -= 1
+        except EventLogError:
+            return
+        except Exception:
+            _logger.exception("expired events of topic %r are removed later", self._topic.name)
 
     def _rows(self, part: Part) -> int:
         chunk_bytes = self._log.environment.chunk_bytes

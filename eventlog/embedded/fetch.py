@@ -7,12 +7,12 @@ from itertools import chain, cycle, islice, repeat
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
+from eventlog.consuming.source import corrupt, out_of_range
 from eventlog.embedded.batch import BatchDamagedError, Columns, Header, open_payload
 from eventlog.embedded.partition import KEEP_FOR_EVER, Batch, PartitionView, Retention, Tail
 from eventlog.errors import CorruptBatchError
 from eventlog.event import EVENTS_PER_ORIGIN, NO_PROPERTIES, Origin, StoredEvent
 from eventlog.positions import EARLIEST, Anchor, instant, microseconds
-from eventlog.source import corrupt, out_of_range
 
 __all__ = ["Fetched", "Loaded", "Wanted", "decode", "fetch", "find", "load", "offset_of"]
 

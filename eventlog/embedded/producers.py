@@ -1,8 +1,8 @@
 """What a log keeps of a topic's producers with names: who is the live one, and how far it came.
 
 One record for each, written in the transaction that stores the producer's events: what it says is
-stored is stored, whatever was acknowledged. A record that was not written for a week is removed
-when the next producer registers, and a topic keeps at most 10,000.
+stored is stored, whatever was acknowledged. A topic keeps at most 10,000; when it has as many, the
+one that was not written for longest makes room for the next, if that is longer than a week.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ __all__ = ["KEPT_US", "MAX_PRODUCERS", "ProducerRecord", "check", "note", "regis
 
 MAX_PRODUCERS: Final = 10_000
 KEPT_US: Final = 7 * 24 * 3600 * 1_000_000
-_MOST_REMOVED: Final = 384
 
 _record = struct.Struct(">Qqq")
 
@@ -59,39 +58,41 @@ def register(writer: Writer, topic_id: int, producer_id: str) -> ProducerRecord:
         record = ProducerRecord(max(writer.now_us, 1), stored_us=writer.now_us)
     else:
         record = ProducerRecord.decode(value)
-        record = record._replace(epoch=record.epoch + 1)
+        record = record._replace(epoch=record.epoch + 1, stored_us=writer.now_us)
     writer.put(key, record.encode())
     return record
 
 
 def _make_room(writer: Writer, topic_id: int) -> None:
-    """Remove records nobody wrote for long."""
-    kept = 0
-    old: list[bytes] = []
-    for key, value in writer.rows(keys.producer_key(topic_id, "")):
-        if writer.now_us - ProducerRecord.decode(value).stored_us > KEPT_US:
-            old.append(key)
-        else:
-            kept += 1
-    if kept >= MAX_PRODUCERS:
+    """Where there are as many records as are kept, remove one that nobody wrote for long."""
+    rows = [
+        (ProducerRecord.decode(value).stored_us, key)
+        for key, value in writer.rows(keys.producer_key(topic_id, ""))
+    ]
+    if len(rows) < MAX_PRODUCERS:
+        return
+    stored_us, oldest = min(rows)
+    if writer.now_us - stored_us <= KEPT_US:
         raise UnsupportedOperationError(
             f"a topic keeps the state of at most {MAX_PRODUCERS:,} producers with names; that of "
-            "one is dropped when it has stored nothing for a week"
+            "one may be dropped when it has stored nothing for a week"
         )
-    for key in old[:_MOST_REMOVED]:
-        writer.delete(key)
+    writer.delete(oldest)
 
 
 def check(writer: Writer, topic_id: int, identity: Identity) -> None:
     """Refuse a producer that is not the live one of its name any more.
 
     Raises:
-        ProducerFencedError: it is not.
+        ProducerFencedError: it is not; or it was idle for so long that it is not known any more.
         EventLogError: more is stored of it than it was told; nothing may be stored twice.
     """
     value = writer.get(keys.producer_key(topic_id, identity.producer_id))
     if value is None:
-        return  # it has stored nothing for so long that it was dropped
+        raise ProducerFencedError(
+            f"the producer_id {identity.producer_id!r} was not used for so long that others took "
+            "its place: this producer stores nothing more; open another"
+        )
     record = ProducerRecord.decode(value)
     if record.epoch != identity.epoch:
         raise ProducerFencedError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import lmdb
 
+from eventlog.consuming.source import Found, Look, ParsedPosition, Request, Source, Span, Wanted
 from eventlog.embedded import keys
 from eventlog.embedded.append import check_partition
 from eventlog.embedded.catalog import TopicRecord
@@ -15,7 +16,6 @@ from eventlog.embedded.fetch import Loaded, decode, find, load, offset_of
 from eventlog.embedded.partition import Batch, PartitionView, Retention, Tail
 from eventlog.errors import CorruptBatchError, UnsupportedOperationError
 from eventlog.event import StoredEvent
-from eventlog.source import Found, Look, ParsedPosition, Request, Source, Span, Wanted
 
 if TYPE_CHECKING:
     from eventlog.embedded.topic import EmbeddedTopic

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.checkpoints import GroupIds, GroupStore
 from eventlog.embedded import settings
 from eventlog.embedded.append import (
     ChangedError,
@@ -31,6 +30,7 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.event import Event, Key, PropertyValue
+from eventlog.groups.checkpoints import GroupIds, GroupStore
 from eventlog.log import Body, Receipt, Topic
 from eventlog.names import check_name
 from eventlog.positions import instant

@@ -25,7 +25,7 @@ from examples import load_file
 
 sys.exit(load_file.main())
 """
-LINES = 200_000
+LINES = 300_000
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ def kill_again_and_again(start: Start, file: Path, log_path: Path, kills: int) -
     for number in range(kills):
         child = run(start, file, log_path)
         if number % 4 == 3:  # anywhere from its first instruction on
-            time.sleep(rng.uniform(0, 0.3))  # not to wait for anything: to choose the moment
+            time.sleep(rng.uniform(0, 0.5))  # not to wait for anything: to choose the moment
         else:
             child.line()
-            time.sleep(rng.uniform(0, 0.03))
+            time.sleep(rng.uniform(0, 0.2))
         child.send(signal.SIGKILL)
         child.rest()
         if number % 4 == 0:

@@ -33,7 +33,7 @@ from eventlog import (
 )
 from eventlog.blobs import Blob
 from eventlog.blobs import open as open_store
-from eventlog.checkpoints import GroupIds, GroupStore
+from eventlog.groups.checkpoints import GroupIds, GroupStore
 from tests.crash.roles import delivered
 from tests.embedded.test_full import small_disk
 from tests.history import Fault, Kind, Recorder, check, read_log, read_records
@@ -535,7 +535,7 @@ async def test_one_append_wakes_a_great_crowd(memory_log: EventLog, tmp_path: Pa
 FIRST_LOOK = """
 import os, pickle, sys, threading
 import eventlog.blobs
-from eventlog.checkpoints import GroupStore
+from eventlog.groups.checkpoints import GroupStore
 
 ids, blobs = pickle.loads(bytes.fromhex(sys.argv[1]))
 sys.setswitchinterval(1e-6)

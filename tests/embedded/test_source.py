@@ -20,13 +20,13 @@ from eventlog import (
     PartitionNotFoundError,
     TopicNotFoundError,
 )
+from eventlog.consuming.source import Found, Request, Span, Wanted
 from eventlog.embedded import keys
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.source import EmbeddedSource
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.embedded.writer import Writer
 from eventlog.positions import microseconds
-from eventlog.source import Found, Request, Span, Wanted
 
 NOW = datetime(2024, 2, 29, 12, tzinfo=UTC)
 PLENTY = 2**30

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from eventlog.backlog import Backlog
+from eventlog.consuming.backlog import Backlog
+from eventlog.consuming.source import ParsedPosition, Source, Span, out_of_range
 from eventlog.positions import EARLIEST, Position, PositionMap, microseconds, of_partition, parse
-from eventlog.source import ParsedPosition, Source, Span, out_of_range
 
 if TYPE_CHECKING:
-    from eventlog.claims import Claims
+    from eventlog.consuming.claims import Claims
 
 __all__ = ["Scope", "check_range"]
 
@@ -72,8 +72,12 @@ class Scope:
         """
         now_us = source.now_us()
         start: Any = self._start if from_start else EARLIEST
+        known = 0 if claims is None else claims.known_partitions(source.partitions())
         starts = {
-            number: parse(of_partition(start, number, EARLIEST), now_us) for number in numbers
+            number: parse(of_partition(start, number, EARLIEST), now_us)
+            if number < known or not known
+            else EARLIEST  # it was added since the group was last here
+            for number in numbers
         }
         ends: dict[int, ParsedPosition] = {}
         for number in numbers:

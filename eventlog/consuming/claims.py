@@ -27,7 +27,7 @@ from eventlog.errors import (
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.checkpoints import CheckpointResetError, GroupStore
+    from eventlog.groups.checkpoints import CheckpointResetError, GroupStore
 
 __all__ = ["Claims", "ClaimsFence", "Reset", "Yielded", "was_reset"]
 
@@ -100,6 +100,16 @@ class Claims:
             self._claims[partition] = self._unreleased[partition] = _Claim(checkpoint.offset, etag)
             return checkpoint.offset + 1
 
+    def known_partitions(self, partitions: int) -> int:
+        """How many partitions there were when a consumer of the group last came; 0: none ever did.
+
+        Args:
+            partitions: how many there are now, which the next one is told.
+        """
+        self.store.topic_partitions = partitions
+        group = self.store.document()
+        return 0 if group is None else group.topic_partitions
+
     def offset(self, partition: int) -> int:
         """The offset of its checkpoint."""
         return self._claims[partition].offset
@@ -156,7 +166,7 @@ class Claims:
                     self._advance(claim, one)
 
     def _advance(self, claim: _Claim, one: Yielded) -> None:
-        from eventlog.checkpoints import CheckpointResetError
+        from eventlog.groups.checkpoints import CheckpointResetError
 
         try:
             claim.etag = self.store.advance(
@@ -200,7 +210,7 @@ class Claims:
                 self._store_is_there = False
 
     def _look(self) -> None:
-        from eventlog.checkpoints import CheckpointResetError
+        from eventlog.groups.checkpoints import CheckpointResetError
 
         while True:
             etags = {partition: claim.etag for partition, claim in self._claims.items()}
@@ -221,6 +231,21 @@ class Claims:
         claim.reset = (claim.era, reset.checkpoint.offset + 1)
         claim.offset = reset.checkpoint.offset
         claim.etag = reset.etag
+
+    def require(self, store: GroupStore) -> None:
+        """Make sure inside a transaction that all partitions are this consumer's.
+
+        Raises:
+            ConsumerDisconnectedError: another consumer or a host reads in one of them now.
+            PreconditionFailedError: a person has reset the group since.
+        """
+        from eventlog.groups.checkpoints import CheckpointResetError
+
+        for partition, claim in list(self._claims.items()):
+            try:
+                store.advance(partition, self.owner, -1, None, claim.etag)
+            except CheckpointResetError:
+                raise _elsewhere(partition) from None
 
     def go_back(self, yielded: Sequence[Yielded]) -> None:
         """What was handed out was not finished: go on behind the checkpoints once more.
@@ -273,9 +298,11 @@ class ClaimsFence:
         """
         store = self._claims.store.within(blobs)
         self._etags = [self._advance(store, one) for one in self._yielded]
+        if not self._yielded:
+            self._claims.require(store)
 
     def _advance(self, store: GroupStore, one: Yielded) -> str:
-        from eventlog.checkpoints import CheckpointResetError
+        from eventlog.groups.checkpoints import CheckpointResetError
 
         claims = self._claims
         etag = claims.etag_of_era(one.partition, one.era)

@@ -10,7 +10,7 @@ Invariants:
    made sure that its own topic is the one that is there.
 
 What this module deliberately does not do: know who may change a checkpoint; that is
-`eventlog.checkpoints`.
+`eventlog.groups.checkpoints`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from eventlog.blobs import NOT_MODIFIED, BlobStore
 from eventlog.errors import PreconditionFailedError, StoreUnavailableError
-from eventlog.group_documents import (
+from eventlog.groups.documents import (
     GroupDocument,
     GroupIds,
     StoredCheckpoint,
@@ -167,6 +167,7 @@ class GroupBlobs:
         Its consumers and hosts are disconnected when they next write or look. Also mends a group
         whose documents are damaged.
         """
+        self._require_topic()
         self.until_done(self._delete_group)
         self.until_done(self._sweep)
 

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from eventlog.backlog import Backlog, Finished, Handout
+from eventlog.consuming.backlog import Backlog, Finished, Handout
+from eventlog.consuming.merging import TURN_BYTES, ByTime, InTurns, Merging
+from eventlog.consuming.source import Look, LostRange, Request
 from eventlog.errors import PartitionNotFoundError
 from eventlog.event import StoredEvent
-from eventlog.merging import TURN_BYTES, ByTime, InTurns, Merging
-from eventlog.source import Look, LostRange, Request
 
 __all__ = ["Reader"]
 

@@ -41,8 +41,8 @@ from eventlog.errors import (
     PreconditionFailedError,
     UnexpectedOffsetError,
 )
-from eventlog.group_blobs import GroupBlobs, Seen, belongs, pause_a_moment
-from eventlog.group_documents import (
+from eventlog.groups.blobs import GroupBlobs, Seen, belongs, pause_a_moment
+from eventlog.groups.documents import (
     Checkpoint,
     GroupDocument,
     GroupIds,
@@ -64,7 +64,7 @@ __all__ = [
 
 BEAT_EVERY: Final = timedelta(seconds=10)
 """How often a consumer that writes nothing else shows that it lives, if it looks that often; see
-`eventlog.group_documents.LIVING`."""
+`eventlog.groups.documents.LIVING`."""
 
 
 def system_clock() -> int:
@@ -121,6 +121,7 @@ class GroupStore:
     ) -> None:
         self.ids = ids
         self._blobs = GroupBlobs(blobs, ids, pause, require_topic)
+        self.topic_partitions = 0  # how many there are, as far as whoever claims some has seen
         self._clock = clock
         self._numbers: dict[tuple[str, str], int] = {}
         self._shown_alive: dict[str, datetime] = {}
@@ -217,7 +218,12 @@ class GroupStore:
         if (group.group, owner) in self._numbers:
             return group
         number = group.consumers + 1
-        entered = replace(group, generation=group.generation + 1, consumers=number)
+        entered = replace(
+            group,
+            generation=group.generation + 1,
+            consumers=number,
+            topic_partitions=max(group.topic_partitions, self.topic_partitions),
+        )
         if self._blobs.swap_group(etag, entered) is None:
             return None
         self._numbers[group.group, owner] = number

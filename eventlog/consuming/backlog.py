@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from operator import length_hint
 from typing import NamedTuple
 
+from eventlog.consuming.source import Found, LostRange, Run, Wanted, corrupt
 from eventlog.errors import CorruptBatchError
 from eventlog.event import StoredEvent
-from eventlog.source import Found, LostRange, Run, Wanted, corrupt
 
 __all__ = ["Backlog", "Finished", "Handout"]
 
@@ -180,7 +180,9 @@ class Backlog:
         return failure
 
     def move(self, offset: int) -> None:
-        """Go on at `offset`."""
+        """Go on at `offset`. What was handed out behind it is to be handed out again."""
+        if self.finished is not None and self.finished.offset >= offset:
+            self.forget()
         self.runs.clear()
         self.failure = None
         self._at_end = False

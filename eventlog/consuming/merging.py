@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
-from eventlog.backlog import Backlog, Handout
+from eventlog.consuming.backlog import Backlog, Handout
 from eventlog.errors import CorruptBatchError
 
 __all__ = ["ByTime", "InTurns", "Merging"]

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from eventlog.consuming.reader import Reader
 from eventlog.errors import ClosedError
-from eventlog.reader import Reader
 from eventlog.waiting import Watch, run_soon
 
 if TYPE_CHECKING:
-    from eventlog.claims import Claims
-    from eventlog.scope import Scope
-    from eventlog.source import LostRange, Source
+    from eventlog.consuming.claims import Claims
+    from eventlog.consuming.scope import Scope
+    from eventlog.consuming.source import LostRange, Source
 
 __all__ = ["Reading", "Steps"]
 

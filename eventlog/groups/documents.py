@@ -163,6 +163,8 @@ class GroupDocument(Struct, frozen=True, kw_only=True):
         lease_duration: seconds, as the first host set it; None if there was none yet.
         consumers: how many consumers have come so far. Each gets the next number; of two that want
             a partition, the one with the higher number has come later, and gets it.
+        topic_partitions: how many partitions the topic had when a consumer last came; those that it
+            has beyond were added since, and begin at their beginning.
         hosts: names of the members.
         partitions: who owns what; a partition that no host ever owned may be missing.
         revision: another one with every write; see `new_revision`.
@@ -172,6 +174,7 @@ class GroupDocument(Struct, frozen=True, kw_only=True):
     generation: Count
     lease_duration: float | None = None
     consumers: Count = 0
+    topic_partitions: Count = 0
     hosts: list[Owner] = []
     partitions: dict[Count, Share] = {}
     revision: str = ""
