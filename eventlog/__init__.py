@@ -56,10 +56,10 @@ if _typing.TYPE_CHECKING:
     from eventlog import blobs as blobs
     from eventlog.consumer import Consumer
     from eventlog.consuming.source import LostRange
-    from eventlog.delivery import Delivery
     from eventlog.group import ConsumerGroup, Lag
     from eventlog.groups.checkpoints import Checkpoint
     from eventlog.producer import Producer, ProducerMetrics
+    from eventlog.producing.delivery import Delivery
     from eventlog.transaction import Transaction
 
 __version__ = "0.1.0.dev0"
@@ -114,7 +114,7 @@ _LATER = {
     "Checkpoint": "eventlog.groups.checkpoints",
     "Consumer": "eventlog.consumer",
     "ConsumerGroup": "eventlog.group",
-    "Delivery": "eventlog.delivery",
+    "Delivery": "eventlog.producing.delivery",
     "Lag": "eventlog.group",
     "LostRange": "eventlog.consuming.source",
     "Producer": "eventlog.producer",

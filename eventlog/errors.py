@@ -45,7 +45,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from eventlog.delivery import Delivery
+    from eventlog.producing.delivery import Delivery
 
 __all__ = [
     "BufferFullError",

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.callbacks import Callback
     from eventlog.consumer import Consumer, LostRange
-    from eventlog.delivery import Delivery
     from eventlog.group import ConsumerGroup
     from eventlog.producer import Producer
+    from eventlog.producing.delivery import Delivery
     from eventlog.transaction import Transaction
 
 __all__ = [

@@ -24,10 +24,8 @@ from typing import Any, Final, Self
 import anyio
 import anyio.to_thread
 
-from eventlog import endings
 from eventlog.callbacks import Callback, Caller
 from eventlog.checks import check_producer_id, check_sequence, seconds
-from eventlog.delivery import EVENT_BYTES, Accepted, Batch, Delivery, Parcel, again
 from eventlog.errors import (
     ClosedError,
     DeliveryError,
@@ -36,8 +34,10 @@ from eventlog.errors import (
 )
 from eventlog.event import Key, PropertyValue
 from eventlog.log import Body, Duration
-from eventlog.outlet import Outlet
-from eventlog.storing import ParcelStorer, ProducerMetrics
+from eventlog.producing import endings
+from eventlog.producing.delivery import EVENT_BYTES, Accepted, Batch, Delivery, Parcel, again
+from eventlog.producing.outlet import Outlet
+from eventlog.producing.storing import ParcelStorer, ProducerMetrics
 from eventlog.waiting import Completion, on_event_loop
 
 __all__ = ["Producer", "ProducerMetrics", "close_all"]
@@ -133,7 +133,7 @@ class Producer(ParcelStorer):
                 sending goes on from there.
             ClosedError: the producer was closed.
         """
-        # The short way, without a mutex: what a producer's rate hangs on. See `eventlog.buffer`.
+        # The short way, without a mutex: what the rate hangs on. See `eventlog.producing.buffer`.
         try:
             number = self._places.get(key)
         except TypeError:  # it cannot be a key; said below

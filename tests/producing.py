@@ -13,10 +13,10 @@ from typing import NamedTuple
 from zlib import crc32
 
 from eventlog import BufferFullError, PartitionNotFoundError, ProducerFencedError, Topic
-from eventlog.delivery import Batch, Delivery
 from eventlog.event import Key, PropertyValue
-from eventlog.outlet import Identity, Outlet, Stored
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Batch, Delivery
+from eventlog.producing.outlet import Identity, Outlet, Stored
 
 PATIENCE = 30.0
 NEVER = math.inf

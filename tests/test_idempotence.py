@@ -30,10 +30,10 @@ from eventlog import (
     TopicNotFoundError,
     UnsupportedOperationError,
 )
-from eventlog.delivery import Delivery
 from eventlog.embedded import keys, producers
 from eventlog.embedded.appender import Appender
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Delivery
 from tests.producing import NEVER, PATIENCE, MemoryOutlet, seal, stored
 
 if TYPE_CHECKING:

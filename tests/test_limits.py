@@ -32,7 +32,6 @@ from eventlog import (
     UnsupportedOperationError,
 )
 from eventlog.checks import MAX_PRODUCER_ID_BYTES, MAX_SEQUENCE
-from eventlog.delivery import EVENT_BYTES
 from eventlog.embedded import batch, directory, opening, settings, storage
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.keys import MAX_OFFSET, producer_key
@@ -40,6 +39,7 @@ from eventlog.embedded.producers import KEPT_US, MAX_PRODUCERS, ProducerRecord
 from eventlog.embedded.writer import Writer
 from eventlog.event import MAX_KEY_BYTES, MAX_PROPERTIES_BYTES, MAX_PROPERTY_NAME_BYTES
 from eventlog.names import MAX_NAME_CHARACTERS
+from eventlog.producing.delivery import EVENT_BYTES
 from tests.conftest import Start
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "limits.md"

@@ -38,8 +38,8 @@ from eventlog import (
     TopicNotFoundError,
     UnsupportedOperationError,
 )
-from eventlog.delivery import Delivery
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Delivery
 from tests.embedded.test_processes import in_time
 from tests.producing import (
     NEVER,
@@ -973,10 +973,10 @@ def test_a_thread_that_is_busy_reading_and_sending_does_not_keep_events_from_bei
 def test_sending_pauses_for_a_moment_only_while_what_was_sent_waits_for_long(
     late: float, outlet: MemoryOutlet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.buffer._LATE_SECONDS", late)
-    monkeypatch.setattr("eventlog.buffer._BETWEEN_PAUSES", 0.0)
+    monkeypatch.setattr("eventlog.producing.buffer._LATE_SECONDS", late)
+    monkeypatch.setattr("eventlog.producing.buffer._BETWEEN_PAUSES", 0.0)
     pauses: list[float] = []
-    monkeypatch.setattr("eventlog.buffer._pause", pauses.append)
+    monkeypatch.setattr("eventlog.producing.buffer._pause", pauses.append)
     producer = Producer(outlet, linger=NEVER)
     producer.send(b"x", partition=0)
     assert not pauses
@@ -1222,7 +1222,7 @@ def test_a_producer_that_nobody_holds_any_more_delivers_and_goes(topic: Topic) -
 def test_the_thread_ends_when_there_is_nothing_to_do_and_comes_back(
     outlet: MemoryOutlet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventlog.buffer._IDLE_SECONDS", 0.001)
+    monkeypatch.setattr("eventlog.producing.buffer._IDLE_SECONDS", 0.001)
     with Producer(outlet, linger=0) as producer:
         for number in range(5):
             thread = producer._thread

@@ -17,8 +17,8 @@ import eventlog
 from eventlog import (
     BufferFullError,
 )
-from eventlog.delivery import Delivery
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Delivery
 from tests.embedded.test_processes import Interrupter, in_time
 from tests.producing import (
     NEVER,

@@ -22,8 +22,8 @@ from eventlog import (
     LogFullError,
     TopicNotFoundError,
 )
-from eventlog.delivery import Delivery
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Delivery
 from tests.embedded import test_full
 from tests.producing import (
     NEVER,

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from eventlog.delivery import Batch
 from eventlog.embedded import producers
 from eventlog.embedded.append import (
     Columns,
@@ -21,8 +20,9 @@ from eventlog.embedded.producers import ProducerRecord
 from eventlog.embedded.writer import Writer
 from eventlog.errors import PartitionNotFoundError, UnsupportedOperationError
 from eventlog.event import Key, checked_key
-from eventlog.outlet import Identity, Outlet, Stored
 from eventlog.positions import instant
+from eventlog.producing.delivery import Batch
+from eventlog.producing.outlet import Identity, Outlet, Stored
 
 if TYPE_CHECKING:
     from eventlog.embedded.topic import EmbeddedTopic

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from eventlog.embedded import keys
 from eventlog.embedded.writer import Writer
 from eventlog.errors import EventLogError, ProducerFencedError, UnsupportedOperationError
-from eventlog.outlet import Identity
+from eventlog.producing.outlet import Identity
 
 __all__ = ["KEPT_US", "MAX_PRODUCERS", "ProducerRecord", "check", "note", "register"]
 

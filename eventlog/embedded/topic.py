@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import lmdb
 
 from eventlog.callbacks import Callback
-from eventlog.delivery import Delivery
 from eventlog.embedded import keys, settings
 from eventlog.embedded.append import (
     TopicState,
@@ -46,6 +45,7 @@ from eventlog.positions import (
     parse,
 )
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Delivery
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore

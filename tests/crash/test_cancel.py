@@ -20,8 +20,8 @@ import pytest
 
 import eventlog
 from eventlog import BufferFullError, EventLog, Topic
-from eventlog.delivery import Delivery
 from eventlog.producer import Producer
+from eventlog.producing.delivery import Delivery
 from tests.crash.roles import delivered
 from tests.history import Recorder, check, read_log, read_records
 from tests.history.contents import body_of, name_of

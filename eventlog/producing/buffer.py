@@ -25,13 +25,13 @@ import time
 from collections import deque
 from typing import Final
 
-from eventlog import endings
 from eventlog.checks import check_count, seconds
-from eventlog.delivery import EVENT_BYTES, Parcel
 from eventlog.errors import BufferFullError
 from eventlog.event import Key
 from eventlog.log import Duration
-from eventlog.outlet import Outlet
+from eventlog.producing import endings
+from eventlog.producing.delivery import EVENT_BYTES, Parcel
+from eventlog.producing.outlet import Outlet
 from eventlog.waiting import Completion, on_event_loop
 
 __all__ = ["ParcelBuffer"]

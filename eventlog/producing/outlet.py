@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eventlog.delivery import Batch
 from eventlog.event import Key
+from eventlog.producing.delivery import Batch
 
 __all__ = ["Identity", "Outlet", "Stored"]
 

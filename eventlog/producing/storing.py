@@ -10,12 +10,12 @@ import logging
 import threading
 from typing import Final, NamedTuple
 
-from eventlog.buffer import ParcelBuffer
 from eventlog.callbacks import Caller
-from eventlog.delivery import Batch, Delivery, Failures, Parcel
 from eventlog.errors import DeliveryError, ProducerFencedError
 from eventlog.log import Duration
-from eventlog.outlet import Identity, Outlet, Stored
+from eventlog.producing.buffer import ParcelBuffer
+from eventlog.producing.delivery import Batch, Delivery, Failures, Parcel
+from eventlog.producing.outlet import Identity, Outlet, Stored
 from eventlog.waiting import Completion
 
 __all__ = ["ParcelStorer", "ProducerMetrics"]

@@ -128,7 +128,7 @@ class Batch:
 
     def includes(self, rows: list[Any], end: int) -> bool:
         """Whether the row that ends there is stored, once the parcel was taken."""
-        return rows is self.rows and type(rows) is list and end <= self.end
+        return type(rows) is list and end <= self.end
 
     def columns(self) -> Columns:
         """Its events, once its parcel was taken.
