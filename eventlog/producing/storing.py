@@ -112,11 +112,11 @@ class ParcelStorer(ParcelBuffer):
             room = self._succeed(parcels, batches, stored, last)
         except BaseException as error:  # noqa: BLE001 - it is the outcome of these events
             parcels, room = self._give_up(parcels, error)
+            self._log_news()
         self._report(parcels, room)
-        self._log_news()
 
     def _log_news(self) -> None:
-        """Log a failure, if it is the first of its kind, when everybody else was told."""
+        """Log a failure, if it is the first of its kind; whatever that does."""
         error, self._news = self._news, None
         if error is None:
             return
