@@ -115,6 +115,8 @@ def prove(log: EventLog) -> int:
 
 def main() -> None:
     """Do what the command line says."""
+    if len(sys.argv) < 3:
+        raise SystemExit("usage: pipeline.py fill|run|prove DIRECTORY [TRANSFERS]")
     verb, directory, *rest = sys.argv[1:]
     with eventlog.open(directory) as log:
         if verb == "fill":

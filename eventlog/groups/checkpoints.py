@@ -491,8 +491,10 @@ class GroupStore:
             raise ConsumerDisconnectedError(f"{self._of(partition)} is owned by host {host!r}")
 
     def _disconnected(self, partition: int, owner: str | None) -> ConsumerDisconnectedError:
-        now = "nobody reads" if owner is None else f"{owner!r} reads"
-        return ConsumerDisconnectedError(f"{now} {self._of(partition)} now")
+        of = self._of(partition)
+        if owner is None:
+            return ConsumerDisconnectedError(f"another took over {of}, and has left since")
+        return ConsumerDisconnectedError(f"{owner!r} reads {of} now")
 
     def _deleted(self) -> ConsumerDisconnectedError:
         return ConsumerDisconnectedError(
