@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventlog.blobs import NOT_MODIFIED
 from eventlog.errors import CorruptBatchError, EventLogError, OffsetOutOfRangeError
-from eventlog.groups.checkpoints import Checkpoint, GroupIds, GroupStore, system_clock
+from eventlog.groups.blobs import system_clock
+from eventlog.groups.checkpoints import Checkpoint, GroupIds, GroupStore
 from eventlog.groups.documents import GroupDocument, decode, group_of, groups_place
 from eventlog.names import check_name
 from eventlog.positions import EARLIEST, Anchor, Position, PositionMap, instant, of_partition, parse

@@ -205,9 +205,7 @@ class EventLog(abc.ABC):
     @property
     @abc.abstractmethod
     def blobs(self) -> BlobStore:
-        """Where consumer groups keep their checkpoints: the log's own store, unless it was opened
-        with another.
-        """
+        """Where consumer groups keep their checkpoints: in the log itself, or as it was opened."""
 
     @property
     def aio(self) -> AsyncLog:

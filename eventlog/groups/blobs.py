@@ -35,13 +35,22 @@ from eventlog.groups.documents import (
     new_revision,
 )
 
-__all__ = ["GroupBlobs", "Seen", "belongs", "pause_a_moment"]
+__all__ = ["GroupBlobs", "Seen", "always_there", "belongs", "pause_a_moment", "system_clock"]
 
 ATTEMPTS: Final = 20
 """How often a change is tried that others come before."""
 
 T = TypeVar("T")
 D = TypeVar("D", StoredCheckpoint, GroupDocument)
+
+
+def system_clock() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def always_there() -> None:
+    """A topic that is not looked at."""
 
 
 def pause_a_moment(repetition: int) -> None:

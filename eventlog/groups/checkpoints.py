@@ -26,7 +26,6 @@ What this module deliberately does not do: heartbeats and plans of hosts; lookin
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -41,7 +40,14 @@ from eventlog.errors import (
     PreconditionFailedError,
     UnexpectedOffsetError,
 )
-from eventlog.groups.blobs import GroupBlobs, Seen, belongs, pause_a_moment
+from eventlog.groups.blobs import (
+    GroupBlobs,
+    Seen,
+    always_there,
+    belongs,
+    pause_a_moment,
+    system_clock,
+)
 from eventlog.groups.documents import (
     Checkpoint,
     GroupDocument,
@@ -52,28 +58,11 @@ from eventlog.groups.documents import (
 )
 from eventlog.positions import instant
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointResetError",
-    "GroupDocument",
-    "GroupIds",
-    "GroupStore",
-    "Share",
-    "system_clock",
-]
+__all__ = ["Checkpoint", "CheckpointResetError", "GroupDocument", "GroupIds", "GroupStore", "Share"]
 
 BEAT_EVERY: Final = timedelta(seconds=10)
 """How often a consumer that writes nothing else shows that it lives, if it looks that often; see
 `eventlog.groups.documents.LIVING`."""
-
-
-def system_clock() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def _always_there() -> None:
-    """A topic that is not looked at."""
 
 
 class CheckpointResetError(Exception):
@@ -117,7 +106,7 @@ class GroupStore:
         ids: GroupIds,
         clock: Callable[[], int] = system_clock,
         pause: Callable[[int], object] = pause_a_moment,
-        require_topic: Callable[[], object] = _always_there,
+        require_topic: Callable[[], object] = always_there,
     ) -> None:
         self.ids = ids
         self._blobs = GroupBlobs(blobs, ids, pause, require_topic)
