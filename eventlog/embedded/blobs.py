@@ -291,7 +291,9 @@ class WriterBlobs(BlobStore):
             LogFullError: it would.
         """
         environment = self._writer.environment
-        needed = chunks + PAGES_BESIDE_CHUNKS
+        before = self._writer.pages_of_blobs  # that this commit adds, which LMDB does not count yet
+        self._writer.pages_of_blobs += chunks + 1
+        needed = self._writer.pages_of_blobs + PAGES_BESIDE_CHUNKS
         kept = min(max(environment.map_pages // 32, _KEPT_PAGES), _MOST_KEPT_PAGES)
         most = min(environment.map_pages - kept, _pages_on_disk(environment) - _KEPT_PAGES)
         if environment.lmdb.info()["last_pgno"] + 1 + needed <= most:
@@ -299,6 +301,7 @@ class WriterBlobs(BlobStore):
         stat = environment.lmdb.stat()
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         if used + needed > most:
+            self._writer.pages_of_blobs = before
             raise LogFullError(
                 f"the log at {environment.directory}, or its disk, is too full for a new blob: "
                 "make room on the disk, expire or delete events, or open it with a larger map_size"

@@ -101,6 +101,7 @@ class Writer:
         self._transaction = transaction
         self._tails = tails
         self._free_pages = free_pages
+        self.pages_of_blobs = 0
         self._removable = STEP_ROWS
         self._pending: dict[tuple[int, int], _Pending] = {}
         self._at_end: list[Callable[[], None]] = []

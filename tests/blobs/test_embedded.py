@@ -380,6 +380,21 @@ def test_a_transaction_on_a_full_map_says_that_the_log_is_full(small_log: Embedd
         small_log.commit(lambda writer: WriterBlobs(writer).put("large", LARGE))
 
 
+def test_many_new_blobs_of_one_commit_leave_room_to_remove_events(small_log: EmbeddedLog) -> None:
+    fill_up(small_log)
+
+    def put_many(writer: Writer) -> None:
+        for number in range(1000):
+            WriterBlobs(writer).put(f"new/{number}", bytes(3000))
+
+    with pytest.raises(LogFullError):
+        small_log.commit(put_many)
+    assert small_log.blobs.list("new/") == []
+    for topic in small_log.topics():
+        small_log.delete_topic(topic.name)
+    small_log.blobs.put("new/0", b"there is room")
+
+
 ON_A_FULL_DISK = """
 import contextlib, io, itertools, os, sys, time
 import eventlog
