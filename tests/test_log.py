@@ -456,9 +456,10 @@ def test_an_open_that_was_refused_leaves_nothing_open(log_path: Path) -> None:
 
     with eventlog.open(log_path):
         pass
+    before = set(storage._registry)  # other tests may have left some to the garbage collector
     with pytest.raises(UnsupportedOperationError):
         eventlog.open(log_path, durability="process")
-    assert not storage._registry
+    assert set(storage._registry) == before
 
 
 @pytest.mark.parametrize(
