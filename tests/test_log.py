@@ -716,3 +716,16 @@ def transactions(log: EventLog) -> int:
     """The number of the last transaction committed."""
     assert isinstance(log, EmbeddedLog)
     return int(log.environment.lmdb.info()["last_txnid"])
+
+
+@pytest.mark.anyio
+async def test_a_log_can_be_opened_with_async_with(log_path: Path) -> None:
+    async with eventlog.open(log_path) as log:
+        topic = await log.aio.create_topic("cars", partitions=1)
+        await topic.aio.append(b"x")
+        producer = topic.producer(linger=3600)
+        producer.send(b"accepted")
+    with pytest.raises(ClosedError):
+        log.topics()
+    with eventlog.open(log_path) as log:
+        assert [event.body for event in log.topic("cars").read(0)] == [b"x", b"accepted"]

@@ -1230,3 +1230,14 @@ def test_the_thread_ends_when_there_is_nothing_to_do_and_comes_back(
             while producer._thread is not None:
                 time.sleep(0)
             assert thread is None
+
+
+def test_whether_a_delivery_is_done_can_be_asked_as_of_a_future(topic: Topic) -> None:
+    with topic.producer(linger=NEVER) as producer:
+        delivery = producer.send(b"x")
+        assert not delivery.done
+        assert delivery.done() is False
+        producer.flush()
+        assert delivery.done
+        assert delivery.done() is True
+        assert f"{delivery.done!r}" == "True"

@@ -269,6 +269,16 @@ class Parcel:
                 batch.rows = _LateRows()
 
 
+class Answer(int):
+    """True or false; it may be called too, as the ``done()`` of the standard library's futures is."""
+
+    def __call__(self) -> bool:
+        return bool(self)
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+
 class Delivery(msgspec.Struct, gc=False, eq=False):
     """What became of one event that a producer accepted: wait for it, or await it.
 
@@ -289,9 +299,9 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
         return self._batch.event(self._end)
 
     @property
-    def done(self) -> bool:
+    def done(self) -> Answer:
         """Whether its outcome is known."""
-        return self._batch.parcel.completion.done
+        return Answer(self._batch.parcel.completion.done)
 
     def result(self, timeout: Duration | None = None) -> Receipt:
         """Wait until the event is durable; its receipt.
