@@ -1234,7 +1234,7 @@ def test_the_thread_ends_when_there_is_nothing_to_do_and_comes_back(
 
 def test_whether_a_delivery_is_done_can_be_asked_as_of_a_future(topic: Topic) -> None:
     with topic.producer(linger=NEVER) as producer:
-        delivery = producer.send(b"x")
+        delivery: Any = producer.send(b"x")
         assert not delivery.done
         assert delivery.done() is False
         producer.flush()

@@ -269,8 +269,8 @@ class Parcel:
                 batch.rows = _LateRows()
 
 
-class Answer(int):
-    """True or false; it may be called too, as the ``done()`` of the standard library's futures is."""
+class _Answer(int):
+    """True or false. It may be called too, as ``done`` of the standard library's futures is."""
 
     def __call__(self) -> bool:
         return bool(self)
@@ -299,9 +299,9 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
         return self._batch.event(self._end)
 
     @property
-    def done(self) -> Answer:
-        """Whether its outcome is known."""
-        return Answer(self._batch.parcel.completion.done)
+    def done(self) -> bool:
+        """Whether its outcome is known. ``delivery.done()`` works, too."""
+        return _Answer(self._batch.parcel.completion.done)  # type: ignore[return-value]
 
     def result(self, timeout: Duration | None = None) -> Receipt:
         """Wait until the event is durable; its receipt.
