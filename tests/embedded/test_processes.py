@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import gc
 import itertools
 import multiprocessing
 import os
@@ -676,11 +677,13 @@ class Interrupter:
         self.where = ""
 
     def __enter__(self) -> Self:
+        gc.disable()  # callbacks of the collector's swallow what is raised in them
         sys.settrace(self._called)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
+        gc.enable()
 
     def _called(self, frame: FrameType, event: str, arg: object) -> Any:
         frame.f_trace_opcodes = True
