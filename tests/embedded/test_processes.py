@@ -774,7 +774,7 @@ def use_and_close(name: str, path: str) -> None:
 
 def wait_for_the_log(name: str, path: str) -> None:
     """Interrupt a use that has to wait for another process; the lock must go to who wants it."""
-    log = eventlog.open(path, lock_timeout=1.0)
+    log = eventlog.open(path, lock_timeout=0.05)
     topic = log.create_topic("t", partitions=1)
     holder, third = Child(HOLDER, path), Child(APPENDER, path)
     assert (holder.line(), third.line()) == ("held", "ready")
