@@ -22,7 +22,7 @@ import anyio.lowlevel
 
 from eventlog.callbacks import Callback, Caller
 from eventlog.checks import check_count, seconds
-from eventlog.consuming.claims import Claims, ClaimsFence, Yielded, was_reset
+from eventlog.consuming.claims import Claims, ClaimsFence, Yielded, was_moved
 from eventlog.consuming.reader import Reader
 from eventlog.consuming.reading import Reading
 from eventlog.consuming.scope import Scope, check_range
@@ -375,13 +375,13 @@ class _InTransaction:
     def _refuse_reset(self) -> None:
         """What was handed out before a reset is not to be processed."""
         if self._reading.follow_resets():
-            raise was_reset(self._reading.topic)
+            raise was_moved(f"topic {self._reading.topic!r}")
 
     def fence(self) -> ClaimsFence:
         """What was handed out is finished."""
         self._refuse_reset()
         if self._claims.eras() != self._eras:
-            raise was_reset(self._reading.topic)
+            raise was_moved(f"topic {self._reading.topic!r}")
         return ClaimsFence(self._claims, self._consumer.yielded())
 
     def failed(self) -> None:

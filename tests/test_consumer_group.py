@@ -271,7 +271,7 @@ def test_what_was_checkpointed_otherwise_is_not_checkpointed_again(topic: Topic)
         (one,) = consumer.yielded()
         assert (one.partition, one.offset, one.enqueued_at) == (0, 1, NOW)
         claims = consumer.claims
-        etag = store_of(topic).advance(0, claims.owner, 1, NOW, claims.etag(0))
+        etag = store_of(topic).advance(0, claims.owner, 1, NOW, claims._claims[0].etag)
         claims.note([one], [etag])
         assert consumer.yielded() == []
         next(consumer)

@@ -23,13 +23,14 @@ from eventlog.errors import (
     EventLogError,
     PreconditionFailedError,
     StoreUnavailableError,
+    UnexpectedOffsetError,
 )
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.groups.checkpoints import CheckpointResetError, GroupStore
 
-__all__ = ["Claims", "ClaimsFence", "Reset", "Yielded", "was_reset"]
+__all__ = ["Claims", "ClaimsFence", "Reset", "Yielded", "was_moved"]
 
 _logger: Final = logging.getLogger("eventlog")
 
@@ -43,7 +44,7 @@ class Yielded(NamedTuple):
 
     partition: int
     offset: int
-    enqueued_at: datetime
+    enqueued_at: datetime | None
     era: int
 
 
@@ -121,21 +122,6 @@ class Claims:
     def eras(self) -> dict[int, int]:
         """Those of all partitions."""
         return {partition: claim.told_era for partition, claim in list(self._claims.items())}
-
-    def etag_of_era(self, partition: int, era: int) -> str:
-        """The checkpoint's etag, as long as there was no reset after `era`.
-
-        Raises:
-            PreconditionFailedError: there was.
-        """
-        claim = self._claims[partition]
-        if claim.era != era:
-            raise _elsewhere(partition)
-        return claim.etag
-
-    def etag(self, partition: int) -> str:
-        """What tells its checkpoint from every other state of it."""
-        return self._claims[partition].etag
 
     def resets(self) -> list[Reset]:
         """Those that were not `followed`. Does not block."""
@@ -232,20 +218,36 @@ class Claims:
         claim.offset = reset.checkpoint.offset
         claim.etag = reset.etag
 
-    def require(self, store: GroupStore) -> None:
-        """Make sure inside a transaction that all partitions are this consumer's.
+    def standing(self) -> list[Yielded]:
+        """Where all checkpoints stand: what is to hold if nothing was handed out."""
+        return [
+            Yielded(partition, claim.offset, None, claim.told_era)
+            for partition, claim in list(self._claims.items())
+        ]
+
+    def advance_within(self, store: GroupStore, one: Yielded) -> str:
+        """Checkpoint in a transaction, from exactly where it was left; the etag it then has.
 
         Raises:
-            ConsumerDisconnectedError: another consumer or a host reads in one of them now.
-            PreconditionFailedError: a person has reset the group since.
+            ConsumerDisconnectedError: another consumer or a host reads there now.
+            PreconditionFailedError: a person has reset the group since, or others moved it.
         """
         from eventlog.groups.checkpoints import CheckpointResetError
 
-        for partition, claim in list(self._claims.items()):
-            try:
-                store.advance(partition, self.owner, -1, None, claim.etag)
-            except CheckpointResetError:
-                raise _elsewhere(partition) from None
+        claim = self._claims[one.partition]
+        try:
+            if claim.era == one.era:
+                return store.advance(
+                    one.partition,
+                    self.owner,
+                    one.offset,
+                    one.enqueued_at,
+                    claim.etag,
+                    known=claim.offset,
+                )
+        except (CheckpointResetError, UnexpectedOffsetError):
+            pass
+        raise was_moved(f"partition {one.partition}")
 
     def go_back(self, yielded: Sequence[Yielded]) -> None:
         """What was handed out was not finished: go on behind the checkpoints once more.
@@ -286,51 +288,23 @@ class ClaimsFence:
 
     def __init__(self, claims: Claims, yielded: Sequence[Yielded]) -> None:
         self._claims = claims
-        self._yielded = yielded
+        self._yielded = yielded or claims.standing()
         self._etags: list[str] = []
 
     def check(self, blobs: BlobStore) -> None:
-        """Advance the checkpoints in the transaction.
-
-        Raises:
-            ConsumerDisconnectedError: another consumer or a host reads there now.
-            PreconditionFailedError: the checkpoint is not where it was left.
-        """
+        """Advance the checkpoints in the transaction; see `Claims.advance_within`."""
         store = self._claims.store.within(blobs)
-        self._etags = [self._advance(store, one) for one in self._yielded]
-        if not self._yielded:
-            self._claims.require(store)
-
-    def _advance(self, store: GroupStore, one: Yielded) -> str:
-        from eventlog.groups.checkpoints import CheckpointResetError
-
-        claims = self._claims
-        etag = claims.etag_of_era(one.partition, one.era)
-        found = store.checkpoint(one.partition)
-        try:
-            advanced = store.advance(one.partition, claims.owner, one.offset, one.enqueued_at, etag)
-        except CheckpointResetError:
-            raise _elsewhere(one.partition) from None
-        if found is None or found[0].offset != claims.offset(one.partition):
-            raise _elsewhere(one.partition)
-        return advanced
+        self._etags = [self._claims.advance_within(store, one) for one in self._yielded]
 
     def committed(self) -> None:
         """They stand."""
         self._claims.note(self._yielded, self._etags)
 
 
-def _elsewhere(partition: int) -> PreconditionFailedError:
+def was_moved(what: str) -> PreconditionFailedError:
+    """The error for who processes what was handed out before the checkpoint was moved."""
     return PreconditionFailedError(
-        f"the checkpoint of partition {partition} is not where this consumer left it (the group "
-        "was reset, or others moved it): nothing of this transaction was stored, and the consumer "
-        "goes on behind the checkpoint"
-    )
-
-
-def was_reset(topic: str) -> PreconditionFailedError:
-    """The error for who processes what was handed out before a reset."""
-    return PreconditionFailedError(
-        f"the group was reset while events of topic {topic!r} were processed: nothing of this "
-        "transaction was stored, and the consumer goes on where the group was reset to"
+        f"the group's checkpoint in {what} is not where this consumer left it (it was reset, or "
+        "others moved it): nothing of this transaction was stored, and the consumer goes on behind "
+        "the checkpoint"
     )

@@ -261,6 +261,18 @@ class EmbeddedLog(EventLog):
     def blobs(self) -> BlobStore:
         return self._blobs or self.own_blobs
 
+    def require_own_blobs(self) -> None:
+        """Refuse checkpoints in a transaction if they are kept elsewhere.
+
+        Raises:
+            UnsupportedOperationError: they are.
+        """
+        if self.blobs is not self.own_blobs:
+            raise UnsupportedOperationError(
+                "checkpoints join a transaction only in the log's own store, and this log was "
+                "opened with another one (blobs=...)"
+            )
+
     def check(self) -> CheckReport:
         return check_log(self.look, self.now_us)
 

@@ -14,7 +14,7 @@ from eventlog.embedded.append import check_partition
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Loaded, decode, find, load, offset_of
 from eventlog.embedded.partition import Batch, PartitionView, Retention, Tail
-from eventlog.errors import CorruptBatchError, UnsupportedOperationError
+from eventlog.errors import CorruptBatchError
 from eventlog.event import StoredEvent
 
 if TYPE_CHECKING:
@@ -101,11 +101,7 @@ class EmbeddedSource(Source):
 
     def transaction(self) -> Transaction:
         log = self._topic.log
-        if log.blobs is not log.own_blobs:
-            raise UnsupportedOperationError(
-                "checkpoints join a transaction only in the log's own store, and this log was "
-                "opened with another one (blobs=...)"
-            )
+        log.require_own_blobs()
         return log.transaction()
 
     def watch(self, partitions: Sequence[int]) -> Watch:

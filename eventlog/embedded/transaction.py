@@ -27,7 +27,6 @@ from eventlog.embedded.writer import Writer
 from eventlog.errors import (
     EventTooLargeError,
     OffsetOutOfRangeError,
-    UnsupportedOperationError,
 )
 from eventlog.event import Event, Key, PropertyValue
 from eventlog.groups.checkpoints import GroupIds, GroupStore
@@ -117,11 +116,7 @@ class EmbeddedTransaction(Transaction):
         if offset < 0:
             raise ValueError(f"a checkpoint is at an offset from 0, not {offset}")
         handle = self._log.handle(topic)
-        if self._log.blobs is not self._log.own_blobs:
-            raise UnsupportedOperationError(
-                "checkpoints join a transaction only in the log's own store, and this log was "
-                "opened with another one (blobs=...)"
-            )
+        self._log.require_own_blobs()
         where = handle, check_name(group, "group"), check_partition(handle.state.record, partition)
         with self._mutex:
             self._check_open()

@@ -50,6 +50,7 @@ from eventlog.groups.blobs import (
 )
 from eventlog.groups.documents import (
     Checkpoint,
+    CheckpointResetError,
     GroupDocument,
     GroupIds,
     Share,
@@ -63,22 +64,6 @@ __all__ = ["Checkpoint", "CheckpointResetError", "GroupDocument", "GroupIds", "G
 BEAT_EVERY: Final = timedelta(seconds=10)
 """How often a consumer that writes nothing else shows that it lives, if it looks that often; see
 `eventlog.groups.documents.LIVING`."""
-
-
-class CheckpointResetError(Exception):
-    """A person has reset the group: its reader goes on behind ``checkpoint.offset``.
-
-    Attributes:
-        partition: whose checkpoint it was.
-        checkpoint: what it is now.
-        etag: what to hand in next, which says that the reset was noticed.
-    """
-
-    def __init__(self, partition: int, checkpoint: Checkpoint, etag: str) -> None:
-        super().__init__(f"partition {partition} was reset to {checkpoint.offset + 1}")
-        self.partition = partition
-        self.checkpoint = checkpoint
-        self.etag = etag
 
 
 class GroupStore:
@@ -219,23 +204,38 @@ class GroupStore:
         return entered
 
     def advance(
-        self, partition: int, owner: str, offset: int, enqueued_at: datetime | None, etag: str
+        self,
+        partition: int,
+        owner: str,
+        offset: int,
+        enqueued_at: datetime | None,
+        etag: str,
+        *,
+        known: int | None = None,
     ) -> str:
         """Say that `owner` has finished all events up to `offset`; nothing if it had.
 
         Args:
             etag: what the last call about this partition gave.
+            known: the offset it must be at, if that matters.
 
         Returns: the etag to hand in next.
 
         Raises:
             ConsumerDisconnectedError: `owner` does not read for the group any more.
             CheckpointResetError: a person has reset the group since.
+            UnexpectedOffsetError: it is not at `known`.
         """
 
         def once() -> str | None:
             seen = self._blobs.at(partition, etag)
             current = self._owned(partition, owner, seen, etag)
+            if known is not None and known != current.offset:
+                raise UnexpectedOffsetError(
+                    f"the checkpoint of {self._of(partition)} is at {current.offset}, not {known}",
+                    expected=known,
+                    actual=current.offset,
+                )
             if offset <= current.offset:
                 return seen.etag
             now = self._now()

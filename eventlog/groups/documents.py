@@ -34,6 +34,7 @@ from eventlog.names import check_name
 
 __all__ = [
     "Checkpoint",
+    "CheckpointResetError",
     "GroupDocument",
     "GroupIds",
     "Share",
@@ -139,6 +140,22 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
     def public(self) -> Checkpoint:
         """What of it is for users."""
         return Checkpoint(*(getattr(self, name) for name in Checkpoint.__struct_fields__))
+
+
+class CheckpointResetError(Exception):
+    """A person has reset the group: its reader goes on behind ``checkpoint.offset``.
+
+    Attributes:
+        partition: whose checkpoint it was.
+        checkpoint: what it is now.
+        etag: what to hand in next, which says that the reset was noticed.
+    """
+
+    def __init__(self, partition: int, checkpoint: Checkpoint, etag: str) -> None:
+        super().__init__(f"partition {partition} was reset to {checkpoint.offset + 1}")
+        self.partition = partition
+        self.checkpoint = checkpoint
+        self.etag = etag
 
 
 class Share(Struct, frozen=True):
