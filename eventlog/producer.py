@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import anyio
 import anyio.to_thread
@@ -45,6 +45,13 @@ __all__ = ["Producer", "ProducerMetrics", "close_all"]
 _MOST_PLACES: Final = 100_000
 
 _logger: Final = logging.getLogger("eventlog")
+
+
+class _Accepted(NamedTuple):
+    """What somebody waits for: the last parcel, and how many events had failed by then."""
+
+    last: Parcel | None
+    failed: int
 
 
 class Producer(ParcelStorer):
@@ -315,53 +322,53 @@ class Producer(ParcelStorer):
             RuntimeError: it is called by what the producer calls back, for which it would wait.
         """
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return self._finish(self._last_parcel(), wait, self._failed)
+        return self._finish(self._accepted(), wait)
 
     def close(self, timeout: Duration | None = None) -> Any:
         """`flush`, and accept nothing more. Closing twice is fine."""
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return self._finish(self._end(), wait, self._failed)
+        return self._finish(self._end(), wait)
 
     def close_blocking(self) -> None:
         """`close` that blocks, however the producer is used."""
-        self._flush(self._end(), None, self._failed)
+        self._flush(self._end(), None)
 
-    def _end(self) -> Parcel | None:
-        """Accept nothing more; the last of what was accepted."""
+    def _end(self) -> _Accepted:
+        """Accept nothing more; what was accepted."""
         with self._mutex:
             self._closed = True
             room = self._room
         if room is not None:
             room.complete(None)  # whoever waits for room is told that it was closed
-        return self._last_parcel()
+        return self._accepted()
 
-    def _last_parcel(self) -> Parcel | None:
+    def _accepted(self) -> _Accepted:
+        """What was accepted until now."""
         with self._mutex:
             self._seal()
             parcels = self._parcels()
-        return parcels[-1] if parcels else None
+            return _Accepted(parcels[-1] if parcels else None, self._failed)
 
-    def _finish(self, last: Parcel | None, wait: float | None, failed: int) -> Any:
+    def _finish(self, accepted: _Accepted, wait: float | None) -> Any:
         if self._asynchronous and on_event_loop():
-            return self._flush_async(last, wait, failed)
-        self._flush(last, wait, failed)
+            return self._flush_async(accepted, wait)
+        self._flush(accepted, wait)
         return Completion.of(None)
 
-    def _flush(self, last: Parcel | None, wait: float | None, failed: int) -> None:
-        """Wait for `last`; raise what failed since `failed` events had, or was not looked at."""
-        if last is not None:
+    def _flush(self, accepted: _Accepted, wait: float | None) -> None:
+        if accepted.last is not None:
             if self._is_own_thread():
                 raise RuntimeError("a callback of a producer cannot wait for the producer itself")
-            last.reported.result(wait)
-        self._raise_failures(failed)
+            accepted.last.reported.result(wait)
+        self._raise_failures(accepted.failed)
 
-    async def _flush_async(self, last: Parcel | None, wait: float | None, failed: int) -> None:
+    async def _flush_async(self, accepted: _Accepted, wait: float | None) -> None:
         with anyio.fail_after(wait):
-            if last is not None:
-                await last.reported
+            if accepted.last is not None:
+                await accepted.last.reported
             if not self._caller.is_calling:
                 await self._caller.finished()
-        self._raise_failures(failed)
+        self._raise_failures(accepted.failed)
 
     def __enter__(self) -> Self:
         self._identify()
@@ -392,10 +399,10 @@ class Producer(ParcelStorer):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        last = self._end()
+        accepted = self._end()
         with anyio.CancelScope(shield=True):
             try:
-                await self._flush_async(last, None, self._failed)
+                await self._flush_async(accepted, None)
             except DeliveryError as failure:
                 if error is None:
                     raise
