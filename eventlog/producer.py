@@ -347,7 +347,8 @@ class Producer(ParcelStorer):
         with self._mutex:
             self._seal()
             parcels = self._parcels()
-            return _Accepted(parcels[-1] if parcels else None, self._failed)
+            failed = self._failed
+        return _Accepted(parcels[-1] if parcels else None, failed)
 
     def _finish(self, accepted: _Accepted, wait: float | None) -> Any:
         if self._asynchronous and on_event_loop():
