@@ -16,7 +16,6 @@ What this module deliberately does not do: know who may change a checkpoint; tha
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -108,10 +107,7 @@ class GroupBlobs:
         if seen.document is not None:
             return seen
         self._require_topic()  # after the look: if it is there now, what was seen is older
-        made = GroupDocument(
-            generation=0, log=self.ids.log, topic=self.ids.topic_id, group=secrets.token_hex(8)
-        )
-        return self.swap_group(seen.etag, made)
+        return self.swap_group(seen.etag, GroupDocument.first(self.ids))
 
     def swap_group(self, etag: str | None, document: GroupDocument) -> Seen[GroupDocument] | None:
         """Put it in place of the one with that etag; None if that is not there any more."""

@@ -6,8 +6,9 @@ Under ``groups/<log id>/<topic>/<group>/`` in a `BlobStore`:
     A `GroupDocument`: which hosts there are, and which of them owns which partition.
 ``checkpoints/<partition>.json``
     A `StoredCheckpoint`: how far the group is in a partition, and who reads there.
-``hosts/<host>.json``
-    Heartbeats of hosts. Nothing here reads them.
+``hosts/<member>.json``
+    A `HostDocument`: the heartbeat of a host. That it changes is what others go by; what it says
+    is for people.
 
 Every document names the log, the topic and the group it belongs to by their ids. The place is made
 of names, for people; the ids tell a topic or a group that was deleted from the one made since
@@ -37,6 +38,7 @@ __all__ = [
     "CheckpointResetError",
     "GroupDocument",
     "GroupIds",
+    "HostDocument",
     "Share",
     "StoredCheckpoint",
     "decode",
@@ -93,6 +95,10 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
         consumer: number of the consumer that owns it, see `GroupDocument.consumers`; 0 if none
             does.
         alive_at: when that consumer last showed that it lives; None if there is none.
+        opened: at which offset the host that owns it began; None if no host does.
+        attempted: the event that `attempts` counts for.
+        alone_until: events before this offset are handled one at a time, since a batch of them
+            ended its process; 0 if none are.
         revision: another one with every write; see `new_revision`.
         log, topic, group: ids of what it belongs to.
     """
@@ -100,6 +106,9 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
     noticed: Count = 0
     consumer: Count = 0
     alive_at: Instant | None = None
+    opened: LastOffset | None = None
+    attempted: Count | None = None
+    alone_until: Count = 0
     revision: str = ""
     log: str
     topic: str
@@ -123,9 +132,39 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
         )
 
     def moved(self, offset: int, enqueued_at: datetime | None, now: datetime) -> StoredCheckpoint:
-        """To another offset; what was noted about the event behind this one goes."""
+        """To another offset; what hosts noted about the events behind this one goes."""
         return replace(
-            self, offset=offset, enqueued_at=enqueued_at, updated_at=now, crashes=0, attempts=0
+            self,
+            offset=offset,
+            enqueued_at=enqueued_at,
+            updated_at=now,
+            crashes=0,
+            attempts=0,
+            opened=None,
+            attempted=None,
+            alone_until=0,
+        )
+
+    def advanced(
+        self, offset: int, enqueued_at: datetime | None, now: datetime
+    ) -> StoredCheckpoint:
+        """To a later offset, by the host that owns it.
+
+        What was noted about events that end their process goes when those are behind it.
+        """
+        assert offset > self.offset
+        survived = self.attempted is None or offset >= self.attempted
+        alone = offset + 1 < self.alone_until
+        return replace(
+            self,
+            offset=offset,
+            enqueued_at=enqueued_at,
+            updated_at=now,
+            noticed=self.reset,
+            crashes=self.crashes if alone else 0,
+            attempts=0 if survived else self.attempts,
+            attempted=None if survived else self.attempted,
+            alone_until=self.alone_until if alone else 0,
         )
 
     def notified(self) -> StoredCheckpoint:
@@ -135,7 +174,7 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
     def handed(self, owner: str | None, now: datetime) -> StoredCheckpoint:
         """To another owner, who begins where it is and so has missed no reset."""
         known = self.notified()
-        return replace(known, owner=owner, updated_at=now, consumer=0, alive_at=None)
+        return replace(known, owner=owner, updated_at=now, consumer=0, alive_at=None, opened=None)
 
     def public(self) -> Checkpoint:
         """What of it is for users."""
@@ -183,7 +222,9 @@ class GroupDocument(Struct, frozen=True, kw_only=True):
         topic_partitions: how many partitions the topic had when a consumer last came; those that it
             has beyond were added since, and begin at their beginning.
         hosts: names of the members.
+        leaving: those of them that stop: they give away what they own, and get nothing more.
         partitions: who owns what; a partition that no host ever owned may be missing.
+        resets: how often people have reset checkpoints of the group: hosts look at theirs then.
         revision: another one with every write; see `new_revision`.
         log, topic, group: ids. The group's is random, made with the document.
     """
@@ -193,16 +234,53 @@ class GroupDocument(Struct, frozen=True, kw_only=True):
     consumers: Count = 0
     topic_partitions: Count = 0
     hosts: list[Owner] = []
+    leaving: list[Owner] = []
     partitions: dict[Count, Share] = {}
+    resets: Count = 0
     revision: str = ""
     log: str
     topic: str
     group: str
 
+    @classmethod
+    def first(cls, ids: GroupIds) -> GroupDocument:
+        """The one of a group that was not there."""
+        return cls(
+            generation=0,
+            revision=new_revision(),
+            log=ids.log,
+            topic=ids.topic_id,
+            group=secrets.token_hex(8),
+        )
+
     def owner(self, partition: int) -> str | None:
         """The host that owns a partition."""
         share = self.partitions.get(partition)
         return None if share is None else share.owner
+
+
+class HostDocument(Struct, frozen=True, kw_only=True):
+    """A host's heartbeat.
+
+    Attributes:
+        host: the member: its name, and what is random in it.
+        machine, process: where it runs.
+        beat: how many there were.
+        started_at, beat_at: by that machine's clock.
+        revision: another one with every write; see `new_revision`.
+        log, topic, group: ids of what it belongs to.
+    """
+
+    host: Owner
+    machine: str
+    process: int
+    beat: Count
+    started_at: Instant
+    beat_at: Instant
+    revision: str = ""
+    log: str
+    topic: str
+    group: str
 
 
 class GroupIds(NamedTuple):
@@ -231,6 +309,24 @@ class GroupIds(NamedTuple):
     def checkpoint(self, partition: int) -> str:
         """The name of a partition's checkpoint."""
         return f"{self.checkpoints}{partition}.json"
+
+    @property
+    def hosts(self) -> str:
+        """What the names of its heartbeats begin with."""
+        return f"{self.place}hosts/"
+
+    def heartbeat(self, member: str) -> str:
+        """The name of a member's heartbeat."""
+        return f"{self.hosts}{member}.json"
+
+    def member(self, name: str) -> str | None:
+        """The inverse of `heartbeat`; None for the name of anything else."""
+        member = name.removeprefix(self.hosts).removesuffix(".json")
+        return member if member and name == self.heartbeat(member) else None
+
+    def of(self, partition: int) -> str:
+        """What people call a partition of the group."""
+        return f"partition {partition} of topic {self.topic_name!r} in group {self.group!r}"
 
     def partition(self, name: str) -> int | None:
         """The inverse of `checkpoint`; None for the name of anything else."""
@@ -265,15 +361,15 @@ def living(stored: Iterable[StoredCheckpoint], now: datetime) -> set[str]:
     }
 
 
-D = TypeVar("D", StoredCheckpoint, GroupDocument)
+D = TypeVar("D", StoredCheckpoint, GroupDocument, HostDocument)
 
 # Made here, since msgspec crashes if two threads are the first to decode a type at the same time.
 _decoders: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (StoredCheckpoint, GroupDocument)
+    kind: msgspec.json.Decoder(kind) for kind in (StoredCheckpoint, GroupDocument, HostDocument)
 }
 
 
-def encode(document: StoredCheckpoint | GroupDocument) -> bytes:
+def encode(document: StoredCheckpoint | GroupDocument | HostDocument) -> bytes:
     """Its JSON, as a person can read it."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 

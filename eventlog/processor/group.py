@@ -1,0 +1,274 @@
+"""What a group's hosts agree on, as pure functions on its document: no store, no clock.
+
+Invariants of the document, which `check` and `check_change` assert:
+
+1. A partition has one owner or none. Its epoch grows by one whenever it gets an owner, and never
+   otherwise; a partition never leaves the document.
+2. A member loses a partition only by giving it away. Only of who is removed, as dead, others take.
+3. Owners, and who is next, are members; who is next is not the owner, and does not leave.
+4. Once `is_settled`, the shares of the members that stay differ by at most one.
+
+A planned move takes two changes: somebody's `plan` names who is *next*, and the owner, when it has
+closed the partition, gives it away (`give_away`). Only a partition without an owner, or with a dead
+one, changes hands in the plan itself.
+
+What this module deliberately does not do: know who is alive, or when; that is
+`eventlog.processor.membership`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from eventlog.groups.documents import GroupDocument, Share
+
+__all__ = [
+    "check",
+    "check_change",
+    "give_away",
+    "is_settled",
+    "leave",
+    "owned_by",
+    "plan",
+    "without",
+]
+
+_NOBODY: Final = Share()
+
+
+# ---- Planning ------------------------------------------------------------------------------------
+
+
+def plan(
+    document: GroupDocument, alive: Collection[str], me: str, partitions: int
+) -> GroupDocument:
+    """The document as `me` would have it: who is dead is out, I am in, and shares are even.
+
+    The same for everybody who sees the same, but for `me`. It moves as few partitions as can be:
+    every member keeps what it owns up to its share, and larger shares go to those that own most.
+    A hand-over that is under way goes on if it still helps, and is withdrawn if it does not.
+
+    Args:
+        alive: the members that live; `me` does in any case.
+        partitions: how many the topic has.
+
+    Returns: `document` itself if nothing is to be changed.
+    """
+    members = [host for host in document.hosts if host == me or host in alive]
+    if me not in document.hosts:
+        members.append(me)
+    leaving = [host for host in document.leaving if host in members]
+    takers = sorted(set(members).difference(leaving))
+    same_members = members == document.hosts and leaving == document.leaving
+    if same_members and _is_even(document, takers, partitions):
+        return document
+    shares = _shares(document, set(members), takers, partitions)
+    if same_members and shares == document.partitions:
+        return document
+    return replace(document, hosts=members, leaving=leaving, partitions=shares)
+
+
+def _is_even(document: GroupDocument, takers: list[str], partitions: int) -> bool:
+    """Whether all partitions are with takers, in even shares, and none is to move.
+
+    Quick: it is asked at every interval, and mostly true.
+    """
+    shares = document.partitions
+    if len(shares) < partitions or not takers or any(share.next for share in shares.values()):
+        return False
+    counts = Counter([share.owner for share in shares.values()])
+    least = len(shares) // len(takers)
+    return (
+        counts.keys() <= set(takers)
+        and all(least <= counts[taker] <= least + 1 for taker in takers)
+        and (len(takers) == len(counts) or least == 0)
+    )
+
+
+class _Moving(NamedTuple):
+    """A partition that has no owner, or has to leave the one it has.
+
+    Attributes:
+        owner: who owns it and lives.
+        next: who was to get it, and still could.
+    """
+
+    partition: int
+    owner: str | None
+    next: str | None
+
+
+def _shares(
+    document: GroupDocument, members: set[str], takers: list[str], partitions: int
+) -> dict[int, Share]:
+    before = document.partitions
+    numbers = sorted(before.keys() | set(range(partitions)))
+    staying = set(takers)
+    owned: dict[str, list[_Moving]] = {taker: [] for taker in takers}
+    moving: list[_Moving] = []
+    for partition in numbers:
+        share = before.get(partition, _NOBODY)
+        owner = share.owner if share.owner in members else None
+        coming = share.next if share.next in staying else None
+        one = _Moving(partition, owner, coming)
+        (owned[owner] if owner in staying else moving).append(one)
+    quotas = _quotas(owned, moving, len(numbers))
+    for taker, held in owned.items():
+        moving += _surplus(held, quotas[taker])
+    room = {taker: max(quotas[taker] - len(held), 0) for taker, held in owned.items()}
+    going = _destinations(moving, room)
+    owners = {one.partition: one.owner for held in owned.values() for one in held}
+    owners |= {one.partition: one.owner for one in moving}
+    return {
+        partition: _share(before.get(partition, _NOBODY), owners[partition], going.get(partition))
+        for partition in numbers
+    }
+
+
+def _quotas(
+    owned: Mapping[str, list[_Moving]], moving: Iterable[_Moving], partitions: int
+) -> dict[str, int]:
+    """How many partitions each taker is to have.
+
+    Some have one more. Who owns more than the least comes first: that saves a move. Then who was
+    promised more, so that the next plan, made when some of the promises are kept, is this one.
+    """
+    if not owned:
+        return {}
+    promised = Counter(one.next for held in owned.values() for one in held)
+    promised.update(one.next for one in moving)
+    least, more = divmod(partitions, len(owned))
+
+    def rank_of(taker: str) -> tuple[bool, bool, str]:
+        count = len(owned[taker])
+        return count <= least, count + promised[taker] <= least, taker
+
+    order = sorted(owned, key=rank_of)
+    return {taker: least + (rank < more) for rank, taker in enumerate(order)}
+
+
+def _surplus(held: list[_Moving], quota: int) -> list[_Moving]:
+    """What a taker has to give: first what is on its way already."""
+    count = len(held) - quota
+    if count <= 0:
+        return []
+    return sorted(held, key=lambda one: (one.next is None, -one.partition))[:count]
+
+
+def _destinations(moving: list[_Moving], room: dict[str, int]) -> dict[int, str]:
+    """Who gets what moves; who was to get it, if there is room. Uses up the room."""
+    going: dict[int, str] = {}
+    homeless = []
+    for one in sorted(moving):
+        if one.next is not None and room[one.next] > 0:
+            going[one.partition] = one.next
+            room[one.next] -= 1
+        else:
+            homeless.append(one)
+    places = [taker for taker in sorted(room) for _ in range(room[taker])]
+    going.update((one.partition, taker) for one, taker in zip(homeless, places, strict=False))
+    return going
+
+
+def _share(before: Share, owner: str | None, going: str | None) -> Share:
+    """`owner` has it, and it is going to somebody, or stays."""
+    if owner is None:  # it belongs to nobody, or to who is dead: no need to ask
+        if going is None:
+            return before if before.owner is None else Share(None, before.epoch, None)
+        return Share(going, before.epoch + 1, None)
+    return before if before.next == going else Share(owner, before.epoch, going)
+
+
+# ---- Giving away, and leaving --------------------------------------------------------------------
+
+
+def give_away(document: GroupDocument, me: str, closed: Mapping[int, int]) -> GroupDocument:
+    """The document with what `me` has closed handed over to who is next.
+
+    Args:
+        closed: by partition, the epoch under which it was closed.
+
+    Returns: `document` itself if there is nothing to hand over.
+    """
+    given = {}
+    for partition, epoch in closed.items():
+        share = document.partitions.get(partition)
+        if share is None or share.owner != me or share.epoch != epoch:
+            continue
+        if share.next is not None:
+            given[partition] = Share(share.next, share.epoch + 1, None)
+        elif me in document.leaving:
+            given[partition] = Share(None, share.epoch, None)
+    if not given:
+        return document
+    return replace(document, partitions={**document.partitions, **given})
+
+
+def leave(document: GroupDocument, me: str) -> GroupDocument:
+    """The document in which `me`, a member, is about to leave."""
+    if me in document.leaving or me not in document.hosts:
+        return document
+    return replace(document, leaving=[*document.leaving, me])
+
+
+def without(document: GroupDocument, me: str) -> GroupDocument:
+    """The document without `me`, if that owns nothing any more."""
+    if me not in document.hosts or owned_by(document, me):
+        return document
+    return replace(
+        document,
+        hosts=[host for host in document.hosts if host != me],
+        leaving=[host for host in document.leaving if host != me],
+    )
+
+
+def owned_by(document: GroupDocument, me: str) -> dict[int, Share]:
+    """What a member owns."""
+    return {
+        partition: share for partition, share in document.partitions.items() if share.owner == me
+    }
+
+
+# ---- What holds ----------------------------------------------------------------------------------
+
+
+def check(document: GroupDocument) -> None:
+    """Assert what holds of every document, whoever wrote it."""
+    members, leaving = set(document.hosts), set(document.leaving)
+    assert len(members) == len(document.hosts), "a member is named twice"
+    assert leaving <= members, "one leaves that is no member"
+    for partition, share in document.partitions.items():
+        assert share.owner is None or share.owner in members, f"{partition}: its owner is no member"
+        if share.next is not None:
+            assert share.owner is not None, f"{partition}: handed over by nobody"
+            assert share.next in members - leaving, f"{partition}: next is no member that stays"
+            assert share.next != share.owner, f"{partition}: handed over to its owner"
+
+
+def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) -> None:
+    """Assert what holds between two versions of a group's document.
+
+    Args:
+        by: the member that made the change, if it is known.
+    """
+    removed = set(old.hosts).difference(new.hosts)
+    for partition, share in old.partitions.items():
+        changed = new.partitions.get(partition)
+        assert changed is not None, f"{partition} has left the document"
+        if changed.owner == share.owner:
+            assert changed.epoch == share.epoch, f"{partition}: another epoch, the same owner"
+            continue
+        got = changed.owner is not None
+        assert changed.epoch == share.epoch + got, f"{partition}: not the next epoch"
+        if share.owner is not None and by is not None:
+            assert by == share.owner or share.owner in removed, f"{partition}: stolen by {by}"
+
+
+def is_settled(document: GroupDocument) -> bool:
+    """Whether every partition is owned, none is to move, and shares are even."""
+    takers = sorted(set(document.hosts).difference(document.leaving))
+    return _is_even(document, takers, len(document.partitions))

@@ -1,0 +1,474 @@
+"""One member of a group: its heartbeats, whom it sees alive, and its changes of the group document.
+
+Every interval a member makes three store calls: it writes its heartbeat, reads ``group.json`` (only
+if that changed), and lists the heartbeats of all. What it makes of them is `group.plan`; if that
+differs from the document, it swaps it in, and if others came before, it does all but the heartbeat
+again, a moment later.
+
+The rules, and why:
+
+1. The document is read first, then the heartbeats are listed; whether somebody is dead is judged by
+   the clock as it was *before* the listing was asked for. So neither a slow listing nor a pause
+   in between makes the living look dead. (When a heartbeat was seen to change is noted by the clock
+   *after* it: later than it was, which again errs on the side of life.)
+2. Who is named in the document but was never seen counts as alive from the first look on.
+3. If an owner is dead and who was next is alive, the partition goes to who was next: `group.plan`.
+4. A member whose lease has run out, even if nobody noticed, is none any more: it looks at that
+   before it renews, before it swaps, and never comes back. Its host goes on as another member.
+5. Rounds are made one at a time, and never on a document older than the last one seen.
+6. What was closed for a hand-over is opened again under the same epoch only if that was withdrawn,
+   and `reopen` says so: what a round is about to give away it keeps.
+7. Nothing is kept of a plan whose swap was lost.
+
+What this module deliberately does not do: wait, make store calls, or know of pumps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from eventlog.blobs import NOT_MODIFIED, Listing
+from eventlog.errors import PreconditionFailedError
+from eventlog.groups.blobs import system_clock
+from eventlog.groups.documents import (
+    GroupDocument,
+    GroupIds,
+    HostDocument,
+    decode,
+    encode,
+    new_revision,
+)
+from eventlog.positions import instant
+from eventlog.processor import group, steps
+from eventlog.processor.lease import TRUSTED, Lease
+from eventlog.processor.steps import Steps
+
+__all__ = ["Assignment", "LapsedError", "Lease", "Membership", "Round"]
+
+_logger: Final = logging.getLogger("eventlog")
+
+_SOONER: Final = 0.1
+"""Of an interval: when a heartbeat is tried again that failed."""
+
+_STRAY_LEASES: Final = 2.0
+"""After how many leases a heartbeat that belongs to no member is swept away."""
+
+_FIRST_JITTER_SECONDS: Final = 0.005
+
+
+class LapsedError(Exception):
+    """This member is none any more: its lease has run out, or it was removed, or the group was."""
+
+
+class Assignment(NamedTuple):
+    """A partition this member owns.
+
+    Attributes:
+        epoch: under which.
+        next: whom to hand it over to, when it is closed; None: nobody.
+    """
+
+    epoch: int
+    next: str | None
+
+
+class Round(NamedTuple):
+    """What came of a round.
+
+    Attributes:
+        document: the group's, as last seen.
+        assigned: what this member owns, by partition.
+        removed: members that were found dead, and removed.
+    """
+
+    document: GroupDocument
+    assigned: Mapping[int, Assignment]
+    removed: Collection[str]
+
+
+class _Seen(NamedTuple):
+    """A heartbeat as it was last seen: None if it was only looked for; and since when it is so."""
+
+    etag: str | None
+    since: float
+
+
+class Membership:
+    """What one member does, as steps. `round` is for one thread; the rest is thread-safe.
+
+    Args:
+        ids: which group.
+        member: a name that no member ever had before.
+        lease_duration: seconds, if the group has none yet; otherwise the group's is adopted.
+        renew_interval: seconds between heartbeats.
+        partitions: how many the topic has now. May block.
+        clock: seconds, running through suspension; see `eventlog.processor.clock`.
+        known_dead: members that are dead for sure: what this host was before.
+        chance: for the moments to wait.
+        wall_us: microseconds since 1970, for people to read.
+        require_topic: raises if the topic is gone, or is another one by now; called before a
+            document of another topic of the same name is replaced.
+
+    Attributes:
+        lease: holds as long as it is a member.
+        next_round_at: when the next round is due, on `clock`. An earlier one does no harm.
+        renewed_at: when the last heartbeat that succeeded was begun, on `clock`.
+        left: whether it has left, as `leave` asked it to.
+    """
+
+    def __init__(
+        self,
+        ids: GroupIds,
+        member: str,
+        *,
+        lease_duration: float,
+        renew_interval: float,
+        partitions: Callable[[], int],
+        clock: Callable[[], float],
+        known_dead: Iterable[str] = (),
+        chance: random.Random | None = None,
+        wall_us: Callable[[], int] = system_clock,
+        require_topic: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.ids: Final = ids
+        self.member: Final = member
+        self.lease: Final = Lease(clock)
+        self.next_round_at = -math.inf
+        self.renewed_at = -math.inf
+        self.left = False
+        self._configured = self._lease_duration = lease_duration
+        self._renew_interval = self._interval = renew_interval
+        self._partitions = partitions
+        self._clock = clock
+        self._chance = chance or random.Random()  # noqa: S311 - no secret
+        self._wall_us = wall_us
+        self._require_topic = require_topic
+        # What others tell it, in whatever thread.
+        self._mutex = threading.Lock()
+        self._news = True
+        self._leaving = False
+        self._dead = set(known_dead)
+        self._closed: dict[int, int] = {}
+        self._giving: set[int] = set()
+        # What it has seen.
+        self._etag: str | None = None
+        self._document: GroupDocument | None = None
+        self._known_partitions = 0
+        self._entered = False
+        self._seen: dict[str, _Seen] = {}
+        self._lost_swaps = 0
+        # Its heartbeat.
+        self._beat_at = -math.inf
+        self._beats = 0
+        self._beat_etag: str | None = None
+        self._doubtful: dict[bytes, float] = {}
+        self._started_us = wall_us()
+
+    def __repr__(self) -> str:
+        return f"<Membership {self.member} of {self.ids.place}>"
+
+    @property
+    def lease_duration(self) -> float:
+        """Seconds: the group's, once that is known."""
+        return self._lease_duration
+
+    @property
+    def group_id(self) -> str | None:
+        """The group's; None before the first round."""
+        return None if self._document is None else self._document.group
+
+    # What it is told
+
+    def closed(self, partitions: Mapping[int, int]) -> None:
+        """They were closed, to be handed over, under these epochs."""
+        with self._mutex:
+            self._closed.update(partitions)
+            self._news = True
+
+    def reopen(self, partition: int) -> bool:
+        """Take back that a partition was closed; False if that is too late."""
+        with self._mutex:
+            if partition in self._giving:
+                return False
+            self._closed.pop(partition, None)
+            return True
+
+    def found_dead(self, members: Iterable[str]) -> None:
+        """They are dead for sure, whatever their heartbeats say."""
+        with self._mutex:
+            new = set(members) - self._dead - {self.member}
+            self._dead |= new
+            self._news = self._news or bool(new)
+
+    def leave(self) -> None:
+        """Give away what is closed, and leave when nothing is left."""
+        with self._mutex:
+            self._leaving = self._news = True
+
+    # A round
+
+    def round(self) -> Steps[Round]:
+        """One coordination: a heartbeat if it is due, a look, and a swap if one is needed.
+
+        Raises:
+            LapsedError: it is no member any more.
+            EventLogError: a document is damaged, or the store cannot be used now. `next_round_at`
+                says when to try again.
+        """
+        self.next_round_at = min(self._beat_at, self._clock() + self._interval * _SOONER)
+        self._refuse_lapsed()
+        if self._document is None:
+            yield from self._begin()
+        beaten = self._clock() >= self._beat_at
+        if beaten:
+            yield from self._beat()
+        found = yield from self._coordinate(beaten=beaten)
+        if self.next_round_at < self._beat_at and not self._lost_swaps:
+            self.next_round_at = self._beat_at
+        return found
+
+    def _refuse_lapsed(self) -> None:
+        if self.lease.lost:
+            raise self._lapse("its lease has run out")
+
+    def _lapse(self, why: str) -> LapsedError:
+        self.lease.lose()
+        return LapsedError(
+            f"{self.member} is no member of group {self.ids.group!r} any more: {why}"
+        )
+
+    def _begin(self) -> Steps[None]:
+        """Find the group, or make it: before the first heartbeat, which names it."""
+        name = self.ids.document
+        while self._document is None:
+            blob = yield from steps.get(name)
+            assert blob is not NOT_MODIFIED
+            etag = None if blob is None else blob.etag
+            document = None if blob is None else decode(name, blob.data, GroupDocument, self.ids)
+            if document is None:
+                self._require_topic()  # after the look: what was seen is older
+                document = GroupDocument.first(self.ids)
+                etag = yield from steps.swap(name, etag, encode(document))
+            if etag is not None:
+                self._take(etag, document)
+
+    def _take(self, etag: str | None, document: GroupDocument) -> None:
+        """That is the document now."""
+        self._etag, self._document = etag, document
+        given = document.lease_duration
+        usable = given is not None and 0 < given < math.inf
+        adopted = given if given is not None and usable else self._configured
+        if adopted != self._lease_duration:
+            _logger.warning(
+                "group %r has a lease of %g s: host %s, configured with %g s, adopts it",
+                self.ids.group,
+                adopted,
+                self.member,
+                self._configured,
+            )
+            self._lease_duration = adopted
+            self._interval = min(self._renew_interval, adopted / 3)
+
+    # The heartbeat
+
+    def _beat(self) -> Steps[None]:
+        """Show that it lives; only in place of its own last heartbeat, so who was removed sees."""
+        began = self._clock()
+        self._beat_at = began + self._interval * _SOONER
+        data = self._heartbeat()
+        name = self.ids.heartbeat(self.member)
+        self._doubtful[data] = began
+        try:
+            etag = yield from steps.put(
+                name, data, if_match=self._beat_etag, if_absent=self._beat_etag is None
+            )
+        except PreconditionFailedError:
+            blob = yield from steps.get(name)
+            if blob is None or blob is NOT_MODIFIED or blob.data not in self._doubtful:
+                raise self._lapse("it was removed") from None
+            # One whose answer was lost: the lease counts from when that was begun.
+            etag, began = blob.etag, self._doubtful[blob.data]
+        self._beat_etag = etag
+        self._doubtful.clear()
+        if not self.lease.extend(began + TRUSTED * self._lease_duration):
+            raise self._lapse("its lease ran out while it was renewed")
+        self.renewed_at = began
+        self._beat_at = began + self._interval
+
+    def _heartbeat(self) -> bytes:
+        assert self._document is not None
+        self._beats += 1
+        return encode(
+            HostDocument(
+                host=self.member,
+                machine=socket.gethostname(),
+                process=os.getpid(),
+                beat=self._beats,
+                started_at=instant(self._started_us),
+                beat_at=instant(self._wall_us()),
+                revision=new_revision(),
+                log=self.ids.log,
+                topic=self.ids.topic_id,
+                group=self._document.group,
+            )
+        )
+
+    # Looking, and swapping
+
+    def _coordinate(self, *, beaten: bool) -> Steps[Round]:
+        with self._mutex:
+            news, self._news = self._news, False
+        try:
+            changed = yield from self._look()
+            partitions = self._partitions()
+            if not (beaten or news or changed or partitions != self._known_partitions):
+                return self._round(())
+            self._known_partitions = partitions
+            before = self._clock()
+            listing = yield from steps.list_names(self.ids.hosts)
+            alive = self._observe(listing, before, self._clock())
+            return (yield from self._agree(alive, partitions))
+        except BaseException:
+            with self._mutex:
+                self._news = True
+            raise
+
+    def _look(self) -> Steps[bool]:
+        """Read the document; whether it has changed.
+
+        Raises:
+            LapsedError: it was deleted, or this member was removed from it.
+        """
+        assert self._document is not None
+        blob = yield from steps.get(self.ids.document, if_none_match=self._etag)
+        if blob is NOT_MODIFIED:
+            return False
+        found = None if blob is None else decode(blob.name, blob.data, GroupDocument, self.ids)
+        if blob is None or found is None or found.group != self._document.group:
+            raise self._lapse("the group was deleted")
+        if self._is_older(found):
+            return False
+        self._take(blob.etag, found)
+        if self._entered and self.member not in found.hosts:
+            raise self._lapse("it was removed")
+        return True
+
+    def _is_older(self, found: GroupDocument) -> bool:
+        """Whether a store has answered with what was there before."""
+        assert self._document is not None
+        return found.generation < self._document.generation
+
+    def _observe(self, listing: Listing, before: float, after: float) -> set[str]:
+        """Who of the members is alive, by what was listed."""
+        assert self._document is not None
+        listed = {
+            member: etag for name, etag in listing if (member := self.ids.member(name)) is not None
+        }
+        for member, etag in listed.items():
+            seen = self._seen.get(member)
+            if seen is None or seen.etag != etag:
+                self._seen[member] = _Seen(etag, after)
+        for member in self._document.hosts:
+            self._seen.setdefault(member, _Seen(None, after))
+        known = listed.keys() | set(self._document.hosts)
+        self._seen = {member: seen for member, seen in self._seen.items() if member in known}
+        return {
+            member
+            for member in self._document.hosts
+            if member not in self._dead and before - self._seen[member].since < self._lease_duration
+        }
+
+    def _agree(self, alive: set[str], partitions: int) -> Steps[Round]:
+        """Bring the document to what it should be."""
+        current = self._document
+        assert current is not None
+        wanted = self._wanted(current, alive, partitions)
+        removed = set(current.hosts).difference(wanted.hosts)
+        try:
+            swapped = wanted is current or (yield from self._swap(current, wanted))
+        finally:
+            with self._mutex:
+                self._giving.clear()
+        if not swapped:
+            self._lose_swap()
+            return self._round(())
+        self._lost_swaps = 0
+        self._entered = self._entered or self.member in wanted.hosts
+        self.left = self._leaving and self.member not in wanted.hosts
+        for member in removed:
+            yield from steps.delete(self.ids.heartbeat(member))
+        yield from self._sweep()
+        return self._round(removed - {self.member})
+
+    def _swap(self, current: GroupDocument, wanted: GroupDocument) -> Steps[bool]:
+        self._refuse_lapsed()
+        wanted = replace(wanted, generation=current.generation + 1, revision=new_revision())
+        group.check(wanted)
+        group.check_change(current, wanted, self.member)
+        etag = yield from steps.swap(self.ids.document, self._etag, encode(wanted))
+        if etag is not None:
+            self._take(etag, wanted)
+        return etag is not None
+
+    def _wanted(self, current: GroupDocument, alive: set[str], partitions: int) -> GroupDocument:
+        with self._mutex:
+            leaving = self._leaving
+            owned = group.owned_by(current, self.member)
+            self._closed = {
+                partition: epoch
+                for partition, epoch in self._closed.items()
+                if partition in owned and owned[partition].epoch == epoch
+            }
+            closed = dict(self._closed)
+            self._giving = set(closed)
+        if leaving and self.member not in current.hosts:
+            return current
+        document = group.leave(current, self.member) if leaving else current
+        document = group.plan(document, alive, self.member, partitions)
+        document = group.give_away(document, self.member, closed)
+        if leaving:
+            document = group.without(document, self.member)
+        return document if document is current else self._first(document)
+
+    def _first(self, document: GroupDocument) -> GroupDocument:
+        """With what the first member of a group settles."""
+        return replace(
+            document,
+            lease_duration=document.lease_duration or self._configured,
+            topic_partitions=document.topic_partitions or self._known_partitions,
+        )
+
+    def _lose_swap(self) -> None:
+        """Somebody came before: again in a moment, longer each time, lest they keep colliding."""
+        self._lost_swaps += 1
+        longest = min(_FIRST_JITTER_SECONDS * 2**self._lost_swaps, self._interval / 4)
+        self.next_round_at = min(self._beat_at, self._clock() + self._chance.uniform(0, longest))
+        with self._mutex:
+            self._news = True
+
+    def _sweep(self) -> Steps[None]:
+        """Delete heartbeats of who was removed, or died before it became a member."""
+        assert self._document is not None
+        longest = _STRAY_LEASES * self._lease_duration
+        for member, seen in list(self._seen.items()):
+            stray = member not in self._document.hosts and member != self.member
+            if stray and self._clock() - seen.since >= longest:
+                yield from steps.delete(self.ids.heartbeat(member))
+                del self._seen[member]
+
+    def _round(self, removed: Collection[str]) -> Round:
+        assert self._document is not None
+        owned = group.owned_by(self._document, self.member)
+        assigned = {
+            partition: Assignment(share.epoch, share.next) for partition, share in owned.items()
+        }
+        return Round(self._document, assigned, removed)
