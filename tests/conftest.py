@@ -103,6 +103,11 @@ class Child:
         """Its exit status, when it has ended; minus the signal that killed it."""
         return self._process.wait(timeout)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """SIGKILL, unless it has ended."""
         self.send(signal.SIGKILL)

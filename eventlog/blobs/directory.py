@@ -7,7 +7,7 @@ lists holds it together with other listers; who gets holds nothing.
 A put writes ``DIR/.new-blob``, makes it durable, and gives it the blob's name by a rename, so a
 blob's file is never seen, or left by a crash, half written. There is one lock, so there is one
 such file at most: what a killed writer left is removed by the next one. Names of blobs have no
-part that begins with a dot, so no list shows it.
+part that begins with a dot, so no list shows it, nor ``DIR/.hosts``, where hosts keep their locks.
 
 Invariants:
 
@@ -68,6 +68,7 @@ from eventlog.positions import LAST_INSTANT_US, instant, microseconds
 __all__ = ["DirectoryBlobs"]
 
 _NEW: Final = ".new-blob"
+_HOSTS: Final = ".hosts"
 _FIRST_INSTANT_US: Final = microseconds(datetime.min.replace(tzinfo=UTC))
 
 _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -102,6 +103,11 @@ class DirectoryBlobs(BlobStore):
 
     def __repr__(self) -> str:
         return f"<BlobStore at {self._path}>"
+
+    @property
+    def shared_directory(self) -> Path:
+        """See `BlobStore.shared_directory`: one in DIR whose name begins with a dot."""
+        return self._path / _HOSTS
 
     def close(self) -> None:
         """See `BlobStore.close`. Nothing is open between calls."""
@@ -281,7 +287,7 @@ class DirectoryBlobs(BlobStore):
     def _make_durable(self, folders: Sequence[int]) -> None:
         """Before the first entry in the last directory: see invariant 2."""
         with os.scandir(folders[-1]) as entries:
-            if next(entries, None) is not None:
+            if any(entry.name != _HOSTS for entry in entries):  # that is made by others
                 return
         if len(folders) > 1:
             os.fsync(folders[-2])

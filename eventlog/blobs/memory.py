@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
+import time
 import weakref
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+
+import anyio
+import anyio.lowlevel
 
 from eventlog.blobs.store import (
     NOT_MODIFIED,
@@ -21,15 +27,28 @@ from eventlog.blobs.store import (
     require,
 )
 from eventlog.errors import ClosedError
+from eventlog.waiting import Completion, Watch
 
 __all__ = ["MemoryBlobs"]
 
 
 class _Contents:
-    """What the stores of one name share; it goes with the last of them."""
+    """What the stores of one name share; it goes with the last of them.
+
+    Attributes:
+        waiters: who waits for a change of a blob, by its name.
+    """
 
     def __init__(self) -> None:
         self.blobs: dict[str, Blob] = {}
+        self.waiters: dict[str, set[Completion[None]]] = {}
+
+    def wake(self, name: str) -> None:
+        """Let those look who wait for a change of that blob."""
+        with _mutex:
+            waiters = self.waiters.pop(name, ())
+        for waiter in waiters:
+            waiter.complete(None)
 
 
 _mutex = threading.Lock()
@@ -59,6 +78,7 @@ class MemoryBlobs(BlobStore):
             if name:
                 _named[name] = contents
         self._contents: _Contents | None = contents
+        self._watches: weakref.WeakSet[_MemoryWatch] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"<BlobStore at {self._location}>"
@@ -80,6 +100,7 @@ class MemoryBlobs(BlobStore):
             require(name, _etag(blobs.get(name)), if_match=if_match, if_absent=if_absent)
             etag = secrets.token_hex(8)
             blobs[name] = Blob(name, data, etag, datetime.now(UTC))
+        self._wake(name)
         return etag
 
     def list(self, prefix: str) -> Listing:
@@ -97,10 +118,27 @@ class MemoryBlobs(BlobStore):
             blobs = self._blobs
             require(name, _etag(blobs.get(name)), if_match=if_match)
             blobs.pop(name, None)
+        self._wake(name)
+
+    def watch(self, name: str) -> Watch:
+        """See `BlobStore.watch`. Of a forked process' changes it cannot tell."""
+        check_name(name)
+        _ = self._blobs  # the store is open
+        assert self._contents is not None
+        watch = _MemoryWatch(self._contents, name, lambda: self._contents is None)
+        self._watches.add(watch)
+        return watch
 
     def close(self) -> None:
         """See `BlobStore.close`."""
         self._contents = None
+        for watch in list(self._watches):
+            watch.wake()
+
+    def _wake(self, name: str) -> None:
+        contents = self._contents
+        if contents is not None and contents.waiters:
+            contents.wake(name)
 
     @property
     def _blobs(self) -> dict[str, Blob]:
@@ -108,6 +146,86 @@ class MemoryBlobs(BlobStore):
         if contents is None:
             raise ClosedError(f"the store at {self._location} was closed")
         return contents.blobs
+
+
+class _MemoryWatch(Watch):
+    """Watches one blob of one store.
+
+    Who waits is registered before it looks, so a change that it does not see wakes it.
+    """
+
+    def __init__(self, contents: _Contents, name: str, store_is_closed: Callable[[], bool]) -> None:
+        self._contents = contents
+        self._name = name
+        self._store_is_closed = store_is_closed
+        self._interrupted = False
+        self.mark()
+
+    def mark(self) -> None:
+        """See `Watch.mark`."""
+        self._marked = self._etag()
+
+    def changed(self) -> bool:
+        """See `Watch.changed`."""
+        return self._store_is_closed() or self._etag() != self._marked
+
+    def _etag(self) -> str | None:
+        return _etag(self._contents.blobs.get(self._name))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See `Watch.wait`."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with contextlib.suppress(TimeoutError):
+            while not self._is_over():
+                with self._waiting() as waiter:
+                    if not self._is_over():
+                        waiter.result(None if end is None else end - time.monotonic())
+        return self._outcome()
+
+    async def wait_async(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the contract
+        """See `Watch.wait_async`."""
+        await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(timeout):
+            while not self._is_over():
+                with self._waiting() as waiter:
+                    if not self._is_over():
+                        await waiter
+        return self._outcome()
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[Completion[None]]:
+        """What is completed by changes from now on."""
+        waiter: Completion[None] = Completion()
+        waiters = self._contents.waiters
+        with _mutex:
+            waiters.setdefault(self._name, set()).add(waiter)
+        try:
+            yield waiter
+        finally:
+            with _mutex:
+                others = waiters.get(self._name, set())
+                others.discard(waiter)
+                if not others:
+                    waiters.pop(self._name, None)
+
+    def _is_over(self) -> bool:
+        return self._interrupted or self.changed()
+
+    def _outcome(self) -> bool:
+        return not self._interrupted and self.changed()
+
+    def wake(self) -> None:
+        """Let all look who wait for this blob."""
+        self._contents.wake(self._name)
+
+    def interrupt(self) -> None:
+        """See `Watch.interrupt`."""
+        self._interrupted = True
+        self.wake()
+
+    def close(self) -> None:
+        """See `Watch.close`."""
+        self.interrupt()
 
 
 def _etag(blob: Blob | None) -> str | None:

@@ -18,11 +18,16 @@ import enum
 import re
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import msgspec
 
 from eventlog.errors import InvalidNameError, PreconditionFailedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eventlog.waiting import Watch
 
 __all__ = [
     "MAX_DATA_BYTES",
@@ -145,6 +150,25 @@ class BlobStore(abc.ABC):
         Raises:
             PreconditionFailedError: it is not; nothing was changed.
         """
+
+    def watch(self, name: str) -> Watch | None:
+        """What tells of changes of one blob; None if the store cannot tell.
+
+        The order is: `Watch.mark`, get the blob, and wait if it is the one that is known. A watch
+        may also tell of other blobs, or tell in vain. Once the store is closed it has changed for
+        good, whatever is marked. Close it when it is not needed any more.
+        """
+        check_name(name)
+        return None
+
+    @property
+    def shared_directory(self) -> Path | None:
+        """A directory on this machine that all who use the store share; None if there is none.
+
+        For locks that the kernel lets go when a process ends. It may have to be made. What is in it
+        is nobody's blob.
+        """
+        return None
 
     @abc.abstractmethod
     def close(self) -> None:

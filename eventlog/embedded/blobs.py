@@ -44,6 +44,7 @@ from eventlog.blobs.store import (
 )
 from eventlog.embedded import keys
 from eventlog.embedded.growth import RESERVE_PAGES
+from eventlog.embedded.wakeup_file import blob_place
 from eventlog.embedded.writer import PAGES_BESIDE_CHUNKS, STEP_ROWS, Writer
 from eventlog.errors import (
     EventLogError,
@@ -56,10 +57,12 @@ from eventlog.positions import instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from eventlog.embedded.engine import EmbeddedLog
     from eventlog.embedded.storage import Environment
     from eventlog.embedded.ticket import Work
+    from eventlog.waiting import Watch
 
 __all__ = ["EmbeddedBlobs", "WriterBlobs", "damaged_blobs"]
 
@@ -363,6 +366,16 @@ class EmbeddedBlobs(BlobStore):
         check_name(name)
         check_etag(if_match)
         self._change(lambda blobs: blobs.delete(name, if_match=if_match))
+
+    def watch(self, name: str) -> Watch:
+        """See `BlobStore.watch`. Changes by every process are told of; some others may be, too."""
+        place = blob_place(keys.blob_key(check_name(name)))
+        return self._log.environment.wakeup.watch([place])
+
+    @property
+    def shared_directory(self) -> Path | None:
+        """See `BlobStore.shared_directory`: it is in the log's."""
+        return self._log.hosts_directory
 
     def close(self) -> None:
         """Nothing happens: the store is open as long as the log is, which all its users share."""

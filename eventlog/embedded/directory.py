@@ -5,6 +5,7 @@
 ``eventlog.control-new``    the same, of a log that is being made
 ``eventlog.lock``           one lock of the kernel's: held by the process that writes
 ``eventlog.wakeup``         counters that tell waiting readers of commits; no part of a copy
+``eventlog.hosts``          a directory of locks that hosts hold while they live; no part of a copy
 ``events-N.mdb``            the LMDB environment of generation N
 ``events-N.mdb-lock``       LMDB's own locks and table of readers
 ==========================  =====================================================================
@@ -49,6 +50,7 @@ FORMAT_VERSION: Final = 1
 CONTROL_NAME: Final = "eventlog.control"
 LOCK_NAME: Final = "eventlog.lock"
 WAKEUP_NAME: Final = "eventlog.wakeup"
+HOSTS_NAME: Final = "eventlog.hosts"
 
 _MAGIC: Final = b"eventlog"
 _DURABILITIES: Final[tuple[Durability, ...]] = ("disk", "process")
@@ -227,6 +229,8 @@ def refuse_foreign(directory: Path) -> None:
     """
     ours = {f"{CONTROL_NAME}-new", LOCK_NAME, WAKEUP_NAME}
     for path in directory.iterdir():
+        if path.name == HOSTS_NAME:
+            continue
         match = _ENVIRONMENT.fullmatch(path.name)
         if not path.is_file() or (not match and path.name not in ours):
             raise NotALogError(

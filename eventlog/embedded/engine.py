@@ -27,6 +27,7 @@ from eventlog.embedded.catalog import (
 )
 from eventlog.embedded.check import check_log
 from eventlog.embedded.copies import backup, compact
+from eventlog.embedded.directory import HOSTS_NAME
 from eventlog.embedded.opening import MAX_MAP_BYTES, MIN_MAP_BYTES
 from eventlog.embedded.retention import remove_deleted
 from eventlog.embedded.storage import Environment, Options
@@ -97,6 +98,11 @@ class EmbeddedLog(EventLog):
     @property
     def id(self) -> str:
         return str(self.environment.log_id)
+
+    @property
+    def hosts_directory(self) -> Path | None:
+        """Where hosts keep locks; None if the log is in memory, and goes with its users."""
+        return None if self._removed_on_close else self._directory / HOSTS_NAME
 
     # What topics use of it
 

@@ -145,8 +145,8 @@ class Wakeup:
         """Announce a transaction: right after its commit, with the log's write lock held.
 
         Args:
-            places: the partitions it added to, `BLOBS` if it changed blobs, `EVERYTHING` if it
-                made, changed or deleted a topic.
+            places: the partitions it added to, the blobs it changed, `EVERYTHING` if it made,
+                changed or deleted a topic.
             transaction: LMDB's number of it.
         """
         self.file.announce(places, transaction)

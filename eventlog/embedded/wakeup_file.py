@@ -8,11 +8,12 @@ bytes      what they count
 =========  ========================================================================
 0-7        number of the last LMDB transaction that was announced
 8-15       announcements to everybody: topics made, changed, deleted
-16-8199    announcements of places, which share 1023 counters by a hash: two that
+16-8199    announcements of partitions, which share 1023 counters by a hash: two that
            have one counter wake each other's readers in vain, and that is all
+8200-16383 announcements of blobs, which share 1023 in the same way
 =========  ========================================================================
 
-A place is a partition, ``(topic id, partition)``, or one of `BLOBS` and `EVERYTHING`.
+A place is a partition, ``(topic id, partition)``, a blob (`blob_place`), or `EVERYTHING`.
 
 The places' counters are raised through the mapping. The number at the top is then written with a
 system call, since what is stored through a mapping no file notification sees. Watching LMDB's own
@@ -37,25 +38,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ANNOUNCED", "BLOBS", "EVERYTHING", "Place", "WakeupFile", "slot_of"]
+import xxhash
+
+__all__ = ["ANNOUNCED", "EVERYTHING", "Place", "WakeupFile", "blob_place", "slot_of"]
 
 Place = tuple[int, int]
 
-BLOBS: Final[Place] = (0, 0)
-"""Where the log's own blobs change. No topic has the id 0."""
-
-EVERYTHING: Final[Place] = (0, 1)
-"""What everybody watches."""
+EVERYTHING: Final[Place] = (0, -1)
+"""What everybody watches. No topic has the id 0."""
 
 ANNOUNCED: Final = 0
 """The slot of the last announced transaction's number."""
 
 _PLACES: Final = 1023
-_SLOTS: Final = 2 + _PLACES
+_SLOTS: Final = 2 + 2 * _PLACES
 _FILE_BYTES: Final = 8 * _SLOTS
 _LARGEST: Final = 2**64 - 1
 _TOPIC_STRIDE: Final = 619
 """Far from a divisor of `_PLACES`: the partitions of a topic, and its neighbours', are apart."""
+
+
+def blob_place(key: bytes) -> Place:
+    """The place of the blob that has this key in the log."""
+    return 0, xxhash.xxh3_64_intdigest(key)
 
 
 def slot_of(place: Place) -> int:
@@ -63,6 +68,8 @@ def slot_of(place: Place) -> int:
     if place == EVERYTHING:
         return 1
     topic_id, partition = place
+    if not topic_id:
+        return 2 + _PLACES + partition % _PLACES
     return 2 + (topic_id * _TOPIC_STRIDE + partition) % _PLACES
 
 

@@ -16,7 +16,7 @@ import lmdb
 from eventlog.embedded import keys
 from eventlog.embedded.batch import EncodedBatch, merged
 from eventlog.embedded.partition import PartitionView, Tail
-from eventlog.embedded.wakeup_file import BLOBS, EVERYTHING, Place
+from eventlog.embedded.wakeup_file import EVERYTHING, Place, blob_place
 from eventlog.errors import EventLogError, LogFullError
 from eventlog.positions import LAST_INSTANT_US
 
@@ -32,11 +32,8 @@ They free fewer pages than fit one page of LMDB's free list (some 500): a longer
 pages would itself need adjacent pages, and adjacent pages are what a log never needs.
 """
 
-_PLACES: Final = {
-    keys.BLOB_PREFIX[0]: BLOBS,
-    keys.DELETED_PREFIX[0]: EVERYTHING,
-    keys.TOPIC_PREFIX[0]: EVERYTHING,
-}
+_BLOB: Final = keys.BLOB_PREFIX[0]
+_FOR_EVERYBODY: Final = (keys.DELETED_PREFIX[0], keys.TOPIC_PREFIX[0])
 """Whom a change of a row concerns, by the first letter of its key; batches aside."""
 
 _MOST_TAILS: Final = 20_000
@@ -145,9 +142,10 @@ class Writer:
 
     def _note_change(self, key: bytes) -> None:
         self.changes += 1
-        place = _PLACES.get(key[0])
-        if place is not None:
-            self.places.add(place)
+        if key[0] == _BLOB:
+            self.places.add(blob_place(key))
+        elif key[0] in _FOR_EVERYBODY:
+            self.places.add(EVERYTHING)
 
     def first_key(self, prefix: bytes) -> bytes | None:
         """The first key that begins with `prefix`."""

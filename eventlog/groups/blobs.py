@@ -160,6 +160,38 @@ class GroupBlobs:
         seen = self._checkpoints[partition] = Seen(swapped, document)
         return seen
 
+    def change(
+        self,
+        partition: int,
+        decide: Callable[[StoredCheckpoint | None, GroupDocument], StoredCheckpoint],
+        enter: Callable[[], GroupDocument] | None = None,
+    ) -> tuple[str, StoredCheckpoint]:
+        """Change a checkpoint, or make it, as one that need not own it.
+
+        The order of looking, and why, stands in `eventlog.groups.checkpoints`.
+
+        Args:
+            decide: gives what it shall be, from what it is and the group; or refuses.
+            enter: gives the group.
+        """
+
+        def once() -> tuple[str, StoredCheckpoint] | None:
+            etag, current = self.look_at(partition)
+            group = enter() if enter is not None else self.ensure_group().document
+            assert group is not None
+            if current is not None and not belongs(current, group):
+                current = None
+            wanted = decide(current, group)
+            if wanted is current and etag is not None:
+                return etag, wanted
+            swapped = self.swap(partition, etag, wanted)
+            if swapped is None or not belongs(wanted, self.look_at_group().document):
+                return None
+            assert swapped.etag is not None
+            return swapped.etag, wanted
+
+        return self.until_done(once)
+
     def etags(self) -> dict[str, str]:
         """The etags of all documents in the group's place, by their names."""
         return dict(self._blobs.list(self.ids.place))

@@ -4,7 +4,9 @@ Invariants:
 
 1. A checkpoint's offset becomes lower only by a reset, which raises `Checkpoint.reset`.
 2. A checkpoint is moved by its owner alone; by a reset; and, while no host owns the partition, by
-   `GroupStore.advance_unowned`. It gets another owner by a claim, or by a host's take-over.
+   `GroupStore.advance_unowned`. It gets another owner by a claim, or by a host's take-over; and
+   who changes it while no host owns the partition takes it from the host that had it last, which
+   may go on unawares.
 3. Of two consumers that want a partition the one that came later gets it, in whatever order their
    writes arrive: each draws a number from the group document before its first claim. Without
    numbers two that start at the same time could take from each other, and both would end.
@@ -169,9 +171,8 @@ class GroupStore:
             ConsumerDisconnectedError: a host owns the partition, or a later consumer has it.
         """
 
-        def claimed(
-            current: StoredCheckpoint | None, group: GroupDocument, now: datetime
-        ) -> StoredCheckpoint:
+        def claimed(current: StoredCheckpoint | None, group: GroupDocument) -> StoredCheckpoint:
+            now = self._now()
             number = self._numbers[group.group, owner]
             self._refuse_host(partition, group)
             if current is not None and current.consumer > number:
@@ -179,7 +180,8 @@ class GroupStore:
             stored = current or StoredCheckpoint.first(group, start_offset - 1, now)
             return replace(stored.handed(owner, now), consumer=number, alive_at=now)
 
-        etag, stored = self._change(partition, claimed, lambda: self._enter(owner))
+        etag, stored = self._blobs.change(partition, claimed, lambda: self._enter(owner))
+        self._shown_alive[owner] = stored.alive_at or self._now()
         return stored.public(), etag
 
     def _enter(self, owner: str) -> GroupDocument:
@@ -232,7 +234,8 @@ class GroupStore:
             current = self._owned(partition, owner, seen, etag)
             if known is not None and known != current.offset:
                 raise UnexpectedOffsetError(
-                    f"the checkpoint of {self._of(partition)} is at {current.offset}, not {known}",
+                    f"the checkpoint of {self.ids.of(partition)} is at {current.offset}, not "
+                    f"{known}",
                     expected=known,
                     actual=current.offset,
                 )
@@ -343,37 +346,38 @@ class GroupStore:
         """
         moved = False
 
-        def advanced(
-            current: StoredCheckpoint | None, group: GroupDocument, now: datetime
-        ) -> StoredCheckpoint:
+        def advanced(current: StoredCheckpoint | None, group: GroupDocument) -> StoredCheckpoint:
             nonlocal moved
-            moved = False  # what an earlier attempt wanted, another may have done
+            moved, now = False, self._now()  # what an earlier attempt wanted, another may have done
             host = group.owner(partition)
             if host is not None:
-                raise LeaseLostError(f"{self._of(partition)} is owned by host {host!r}")
+                raise LeaseLostError(f"{self.ids.of(partition)} is owned by host {host!r}")
             stored = current or StoredCheckpoint.first(group, -1, now)
             unnoticed = stored.owner is not None and stored.noticed < stored.reset
             if offset < stored.offset or unnoticed:
                 why = f"was reset, which {stored.owner!r} has to notice," if unnoticed else "is"
                 raise UnexpectedOffsetError(
-                    f"the checkpoint of {self._of(partition)} {why} at {stored.offset}: it cannot "
-                    f"be moved to {offset}",
+                    f"the checkpoint of {self.ids.of(partition)} {why} at {stored.offset}: it "
+                    f"cannot be moved to {offset}",
                     expected=offset,
                     actual=stored.offset,
                 )
             if stored is current and offset == current.offset:
                 return current
             moved = True
+            if stored.consumer == 0:  # the host that had it last may not know that it lost it
+                stored = stored.handed(None, now)
             return stored.moved(offset, enqueued_at, now)
 
-        self._change(partition, advanced)
+        self._blobs.change(partition, advanced)
         return moved
 
     def reset(self, starts: Mapping[int, int], *, force: bool = False) -> None:
         """Have the group go on elsewhere.
 
         An owner that is there keeps its partition, and finds the reset when it next writes or
-        looks; one that is gone is forgotten.
+        looks; one that is gone is forgotten. Last of all the group document says that there was a
+        reset: hosts look at that, not at every checkpoint.
 
         Args:
             starts: by partition, the offset to go on at.
@@ -391,11 +395,18 @@ class GroupStore:
                 self._refuse_user(partition, stored.get(partition), group, alive)
         for partition, start in sorted(starts.items()):
             self._reset(partition, start, alive, force=force)
+        self._blobs.until_done(self._announce_reset)
+
+    def _announce_reset(self) -> bool | None:
+        etag, group = self._blobs.look_at_group()
+        if group is None:
+            return True  # it was deleted meanwhile, and its checkpoints with it
+        told = replace(group, generation=group.generation + 1, resets=group.resets + 1)
+        return None if self._blobs.swap_group(etag, told) is None else True
 
     def _reset(self, partition: int, start: int, alive: set[str], *, force: bool) -> None:
-        def moved(
-            current: StoredCheckpoint | None, group: GroupDocument, now: datetime
-        ) -> StoredCheckpoint:
+        def moved(current: StoredCheckpoint | None, group: GroupDocument) -> StoredCheckpoint:
+            now = self._now()
             if not force:
                 self._refuse_user(partition, current, group, alive)
             stored = current or StoredCheckpoint.first(group, -1, now)
@@ -403,7 +414,7 @@ class GroupStore:
                 stored = stored.handed(None, now)
             return replace(stored.moved(start - 1, None, now), reset=stored.reset + 1)
 
-        self._change(partition, moved)
+        self._blobs.change(partition, moved)
 
     def _refuse_user(
         self,
@@ -415,7 +426,7 @@ class GroupStore:
         user = self._user(partition, stored, group, alive)
         if user is not None:
             raise PreconditionFailedError(
-                f"{self._of(partition)} is in use by {user}: stop that first, or force it"
+                f"{self.ids.of(partition)} is in use by {user}: stop that first, or force it"
             )
 
     def _user(
@@ -433,35 +444,7 @@ class GroupStore:
             return f"consumer {stored.owner!r}"
         return None
 
-    # What all of them need
-
-    def _change(
-        self,
-        partition: int,
-        decide: Callable[[StoredCheckpoint | None, GroupDocument, datetime], StoredCheckpoint],
-        enter: Callable[[], GroupDocument] | None = None,
-    ) -> tuple[str, StoredCheckpoint]:
-        """Change a checkpoint, or make it, as one that need not own it; see "order of looking".
-
-        Args:
-            decide: gives what it shall be, from what it is, the group and the time; or refuses.
-            enter: gives the group.
-        """
-
-        def once() -> tuple[str, StoredCheckpoint] | None:
-            etag, current = self._blobs.look_at(partition)
-            group = (enter or self.ensure)()
-            if current is not None and not belongs(current, group):
-                current = None
-            wanted = decide(current, group, self._now())
-            if wanted is current and etag is not None:
-                return etag, wanted
-            swapped = self._swap_own(partition, etag, wanted)
-            if swapped is None or not belongs(wanted, self.document()):
-                return None
-            return swapped, wanted
-
-        return self._blobs.until_done(once)
+    # What all of them need; changing what one need not own is `GroupBlobs.change`
 
     def _now(self) -> datetime:
         return instant(self._clock())
@@ -477,10 +460,10 @@ class GroupStore:
     def _refuse_host(self, partition: int, group: GroupDocument) -> None:
         host = group.owner(partition)
         if host is not None:
-            raise ConsumerDisconnectedError(f"{self._of(partition)} is owned by host {host!r}")
+            raise ConsumerDisconnectedError(f"{self.ids.of(partition)} is owned by host {host!r}")
 
     def _disconnected(self, partition: int, owner: str | None) -> ConsumerDisconnectedError:
-        of = self._of(partition)
+        of = self.ids.of(partition)
         if owner is None:
             return ConsumerDisconnectedError(f"another took over {of}, and has left since")
         return ConsumerDisconnectedError(f"{owner!r} reads {of} now")
@@ -489,7 +472,3 @@ class GroupStore:
         return ConsumerDisconnectedError(
             f"group {self.ids.group!r} of topic {self.ids.topic_name!r} was deleted"
         )
-
-    def _of(self, partition: int) -> str:
-        name = self.ids.topic_name
-        return f"partition {partition} of topic {name!r} in group {self.ids.group!r}"

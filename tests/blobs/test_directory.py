@@ -72,6 +72,19 @@ def test_a_blob_is_the_file_of_its_name_and_nothing_else_is_there(
     assert (place / NAME).read_bytes() == b'{"generation": 2}'
 
 
+def test_that_hosts_have_their_locks_there_changes_nothing_about_the_first_put(
+    store: DirectoryBlobs, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to the directory is made durable with it, whoever made the directory."""
+    synced: list[Path] = []
+    monkeypatch.setattr(module, "sync_with_ancestors", synced.append)
+    store.shared_directory.mkdir(parents=True)
+    store.put("a", b"1")
+    store.put("b", b"1")
+    assert synced == [place]
+    assert store.list("") == [(name, blob_at(store, name).etag) for name in ("a", "b")]
+
+
 def test_looking_makes_nothing(store: BlobStore, place: Path) -> None:
     assert store.get(NAME) is None
     assert store.list("groups/") == []

@@ -323,6 +323,30 @@ def test_a_forked_child_and_its_parent_share_the_store(log: EventLog) -> None:
     assert blob_at(store, NAME).data == b"child"
 
 
+def test_hosts_keep_their_locks_in_the_log_and_no_copy_has_them(
+    log: EventLog, log_path: Path, tmp_path: Path
+) -> None:
+    store = log.blobs
+    store.put(NAME, b"1")
+    hosts = store.shared_directory
+    assert hosts == log_path / "eventlog.hosts"
+    assert not hosts.exists()
+    hosts.mkdir()
+    (hosts / "host.lock").write_bytes(b"")
+    log.backup(tmp_path / "backup")
+    log.compact()
+    assert not (tmp_path / "backup" / hosts.name).exists()
+    assert (hosts / "host.lock").exists()
+    assert log.check().ok
+    with eventlog.open(log_path) as again:
+        assert blob_at(again.blobs, NAME).data == b"1"
+
+
+def test_a_log_in_memory_has_no_directory_for_hosts(memory_log: EventLog) -> None:
+    """It goes with its last user, and with it would go what others still look at."""
+    assert memory_log.blobs.shared_directory is None
+
+
 def test_a_store_ends_with_its_log_and_a_log_not_with_its_store(fast_path: Path) -> None:
     with eventlog.open(fast_path) as log:
         store = log.blobs

@@ -22,7 +22,7 @@ from eventlog.embedded import wakeup as module
 from eventlog.embedded.directory import WAKEUP_NAME
 from eventlog.embedded.listening import Listener
 from eventlog.embedded.wakeup import Waiter, Wakeup
-from eventlog.embedded.wakeup_file import BLOBS, EVERYTHING, Place, WakeupFile, slot_of
+from eventlog.embedded.wakeup_file import EVERYTHING, Place, WakeupFile, blob_place, slot_of
 from eventlog.embedded.watch import PlacesWatch
 from eventlog.waiting import Watch
 from tests.embedded.test_processes import Interrupter
@@ -38,6 +38,7 @@ BRIEFLY: Final = 0.001
 
 HERE: Final[Place] = (1, 0)
 ELSEWHERE: Final[Place] = (1, 1)
+BLOB: Final[Place] = blob_place(b"Oa/b")
 
 PROCESS: Final = Path("/proc/self")
 
@@ -172,7 +173,7 @@ def test_a_watch_has_changed_by_a_commit_to_what_it_watches_and_by_no_other(
     writer: Writer, kernel: Wakeup
 ) -> None:
     watch = marked(kernel, HERE, (7, 3))
-    writer.commit(ELSEWHERE, (7, 4), BLOBS)
+    writer.commit(ELSEWHERE, (7, 4), BLOB)
     assert not watch.changed()
     writer.commit(ELSEWHERE, (7, 3))
     assert watch.changed()
@@ -181,7 +182,7 @@ def test_a_watch_has_changed_by_a_commit_to_what_it_watches_and_by_no_other(
 
 
 def test_what_concerns_everybody_changes_every_watch(writer: Writer, kernel: Wakeup) -> None:
-    watches = [marked(kernel), marked(kernel, HERE), marked(kernel, BLOBS)]
+    watches = [marked(kernel), marked(kernel, HERE), marked(kernel, BLOB)]
     writer.commit(EVERYTHING)
     assert all(watch.changed() for watch in watches)
 
@@ -191,8 +192,17 @@ def test_the_partitions_of_a_topic_do_not_share_a_counter_with_each_other_or_wit
         slots = {slot_of((topic_id, partition)) for partition in range(1000)}
         assert len(slots) == 1000
         assert slot_of(EVERYTHING) not in slots
-        assert 1 not in {slot_of(BLOBS), *slots}
+        assert min(slots) > 1
         assert max(slots) < 1025
+
+
+def test_blobs_share_counters_with_few_others_and_never_with_partitions() -> None:
+    slots = {
+        slot_of(blob_place(b"Ogroups/fraud/checkpoints/%d.json" % number)) for number in range(1000)
+    }
+    assert len(slots) > 500
+    assert min(slots) >= 1025
+    assert max(slots) < 2048
 
 
 def test_a_commit_that_concerns_no_reader_changes_no_watch_and_is_not_missed(
@@ -241,7 +251,7 @@ def test_a_log_whose_wakeup_file_cannot_be_made_is_written_and_followed_without(
     writer.wakeup.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 8200, b"\xff" * 10_000])
+@pytest.mark.parametrize("content", [b"", b"\xff" * 16_384, b"\xff" * 20_000])
 def test_whatever_is_in_the_file_commits_are_announced(content: bytes, tmp_path: Path) -> None:
     (tmp_path / WAKEUP_NAME).write_bytes(content)
     writer = Writer(tmp_path)
@@ -252,7 +262,7 @@ def test_whatever_is_in_the_file_commits_are_announced(content: bytes, tmp_path:
 
 
 def test_a_file_that_is_too_short_is_no_file_to_who_only_reads(tmp_path: Path) -> None:
-    (tmp_path / WAKEUP_NAME).write_bytes(b"\0" * 8199)
+    (tmp_path / WAKEUP_NAME).write_bytes(b"\0" * 16_383)
     assert not WakeupFile(tmp_path / WAKEUP_NAME, read_only=True).exists
     file = WakeupFile(tmp_path / WAKEUP_NAME, read_only=False)
     assert file.exists

@@ -18,7 +18,6 @@ from eventlog.embedded.directory import WAKEUP_NAME
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.embedded.wakeup import Wakeup
-from eventlog.embedded.wakeup_file import BLOBS
 from eventlog.waiting import Watch
 from tests.conftest import Child
 from tests.embedded.test_wakeup import (
@@ -72,6 +71,12 @@ def watch_of(topic: Topic, *partitions: int) -> Watch:
     assert isinstance(topic, EmbeddedTopic)
     watch = wakeup_of(topic.log).watch([(int(topic.id), number) for number in partitions or (0,)])
     watch.mark()
+    return watch
+
+
+def blob_watch(topic: Topic, name: str = "a") -> Watch:
+    watch = topic.log.blobs.watch(name)
+    assert watch is not None
     return watch
 
 
@@ -273,7 +278,7 @@ CHANGES: Final[dict[str, Callable[[Topic], object]]] = {
 def test_changes_of_topics_wake_every_reader(
     change: Callable[[Topic], object], topic: Topic
 ) -> None:
-    watches = [watch_of(topic, 0), watch_of(topic, 1), wakeup_of(topic.log).watch([BLOBS])]
+    watches = [watch_of(topic, 0), watch_of(topic, 1), blob_watch(topic)]
     for watch in watches:
         watch.mark()
     change(topic)
@@ -281,7 +286,7 @@ def test_changes_of_topics_wake_every_reader(
 
 
 def test_blobs_wake_who_watches_them_and_no_reader_of_events(topic: Topic) -> None:
-    blobs, events = wakeup_of(topic.log).watch([BLOBS]), watch_of(topic, 0, 1)
+    blobs, events = blob_watch(topic, "a"), watch_of(topic, 0, 1)
     for change in (
         lambda: topic.log.blobs.put("a", b"1"),
         lambda: topic.log.blobs.put("a", b"2"),
@@ -293,8 +298,19 @@ def test_blobs_wake_who_watches_them_and_no_reader_of_events(topic: Topic) -> No
     assert not events.changed()
     blobs.mark()
     topic.append(b"x", partition=0)
+    topic.log.blobs.put("b", b"1")
     assert events.changed()
     assert not blobs.changed()
+
+
+def test_a_checkpoint_in_a_transaction_wakes_who_watches_it(topic: Topic) -> None:
+    topic.append(b"x", partition=0)
+    log_id = topic.log.id
+    blobs = blob_watch(topic, f"groups/{log_id}/{topic.name}/fraud/checkpoints/0.json")
+    blobs.mark()
+    with topic.log.transaction() as tx:
+        tx.checkpoint(topic, "fraud", partition=0, offset=0)
+    assert blobs.changed()
 
 
 def test_what_was_refused_and_what_expired_wakes_nobody(topic: Topic) -> None:
