@@ -10,6 +10,9 @@ A `Producer` sends events to a topic, many at a time; a `Consumer` reads on and 
 is appended. A *consumer group* (`ConsumerGroup`) is an independent view of a topic with its own
 *checkpoints*: the offsets of the last events it has finished. A `Transaction` stores events and
 checkpoints together or not at all.
+
+An `EventProcessorHost` is one process's share of a group: it owns some of the partitions, under a
+*lease*, and runs an `EventProcessor` on each. Hosts that come and go share the partitions anew.
 """
 
 import importlib as _importlib
@@ -22,6 +25,7 @@ from eventlog.errors import (
     CorruptBatchError,
     DeliveryError,
     EventLogError,
+    EventsExpiredError,
     EventTooLargeError,
     FormatVersionError,
     InvalidNameError,
@@ -58,6 +62,22 @@ if _typing.TYPE_CHECKING:
     from eventlog.consuming.source import LostRange
     from eventlog.group import ConsumerGroup, Lag
     from eventlog.groups.checkpoints import Checkpoint
+    from eventlog.processor.context import BlockingPartitionContext, PartitionContext
+    from eventlog.processor.host import EventProcessorHost
+    from eventlog.processor.options import ProcessorOptions, RetryPolicy
+    from eventlog.processor.processor import (
+        DEAD_LETTER,
+        RETRY,
+        SKIP,
+        STOP,
+        CloseReason,
+        ErrorAction,
+        EventFailed,
+        EventProcessor,
+    )
+    from eventlog.processor.pump import PartitionStatus
+    from eventlog.processor.status import HostStatus
+    from eventlog.processor.subscription import Batch, Subscription
     from eventlog.producer import Producer, ProducerMetrics
     from eventlog.producing.delivery import Delivery
     from eventlog.transaction import Transaction
@@ -65,11 +85,18 @@ if _typing.TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "DEAD_LETTER",
     "EARLIEST",
     "LATEST",
+    "RETRY",
+    "SKIP",
+    "STOP",
+    "Batch",
+    "BlockingPartitionContext",
     "BufferFullError",
     "CheckReport",
     "Checkpoint",
+    "CloseReason",
     "ClosedError",
     "Consumer",
     "ConsumerDisconnectedError",
@@ -78,11 +105,17 @@ __all__ = [
     "Damage",
     "Delivery",
     "DeliveryError",
+    "ErrorAction",
     "Event",
+    "EventFailed",
     "EventLog",
     "EventLogError",
+    "EventProcessor",
+    "EventProcessorHost",
     "EventTooLargeError",
+    "EventsExpiredError",
     "FormatVersionError",
+    "HostStatus",
     "InvalidNameError",
     "Lag",
     "LeaseLostError",
@@ -92,15 +125,20 @@ __all__ = [
     "LostRange",
     "NotALogError",
     "OffsetOutOfRangeError",
+    "PartitionContext",
     "PartitionInfo",
     "PartitionNotFoundError",
+    "PartitionStatus",
     "PreconditionFailedError",
+    "ProcessorOptions",
     "Producer",
     "ProducerFencedError",
     "ProducerMetrics",
     "Receipt",
+    "RetryPolicy",
     "StoreUnavailableError",
     "StoredEvent",
+    "Subscription",
     "Topic",
     "TopicExistsError",
     "TopicNotFoundError",
@@ -111,14 +149,31 @@ __all__ = [
 ]
 
 _LATER = {
+    "DEAD_LETTER": "eventlog.processor.processor",
+    "RETRY": "eventlog.processor.processor",
+    "SKIP": "eventlog.processor.processor",
+    "STOP": "eventlog.processor.processor",
+    "Batch": "eventlog.processor.subscription",
+    "BlockingPartitionContext": "eventlog.processor.context",
     "Checkpoint": "eventlog.groups.checkpoints",
+    "CloseReason": "eventlog.processor.processor",
     "Consumer": "eventlog.consumer",
     "ConsumerGroup": "eventlog.group",
     "Delivery": "eventlog.producing.delivery",
+    "ErrorAction": "eventlog.processor.processor",
+    "EventFailed": "eventlog.processor.processor",
+    "EventProcessor": "eventlog.processor.processor",
+    "EventProcessorHost": "eventlog.processor.host",
+    "HostStatus": "eventlog.processor.status",
     "Lag": "eventlog.group",
     "LostRange": "eventlog.consuming.source",
+    "PartitionContext": "eventlog.processor.context",
+    "PartitionStatus": "eventlog.processor.pump",
+    "ProcessorOptions": "eventlog.processor.options",
     "Producer": "eventlog.producer",
     "ProducerMetrics": "eventlog.producer",
+    "RetryPolicy": "eventlog.processor.options",
+    "Subscription": "eventlog.processor.subscription",
     "Transaction": "eventlog.transaction",
 }
 """Where those are that are loaded when first asked for: importing the package stays fast."""

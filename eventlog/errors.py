@@ -26,8 +26,9 @@
     |   `-- ProducerFencedError                            a later producer has the same producer_id
     |-- make room
     |   `-- LogFullError              (OSError)            the disk or the map is full
-    `-- the data is damaged or not ours
+    `-- the data is damaged, gone or not ours
         |-- CorruptBatchError                              a stored batch does not check out
+        |-- EventsExpiredError                             gone before a group came to them
         |-- FormatVersionError                             written by a newer version
         `-- NotALogError                                   not a log, or a damaged one
 
@@ -55,6 +56,7 @@ __all__ = [
     "DeliveryError",
     "EventLogError",
     "EventTooLargeError",
+    "EventsExpiredError",
     "FormatVersionError",
     "InvalidNameError",
     "LeaseLostError",
@@ -245,6 +247,32 @@ class CorruptBatchError(EventLogError):
         self.partition = partition
         self.first_offset = first_offset
         self.last_offset = last_offset
+
+
+class EventsExpiredError(EventLogError):
+    """Events of a partition expired before a group came to them. It goes on behind them.
+
+    Attributes:
+        topic: name of the topic.
+        partition: the partition's number.
+        first: the first offset that is gone unread.
+        last: the last one.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        topic: str = "",
+        partition: int = -1,
+        first: int = -1,
+        last: int = -1,
+    ) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.first = first
+        self.last = last
 
 
 class FormatVersionError(EventLogError):

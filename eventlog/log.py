@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from eventlog.callbacks import Callback
     from eventlog.consumer import Consumer, LostRange
     from eventlog.group import ConsumerGroup
+    from eventlog.processor.options import ProcessorOptions
+    from eventlog.processor.subscription import Subscription
     from eventlog.producer import Producer
     from eventlog.producing.delivery import Delivery
     from eventlog.transaction import Transaction
@@ -134,6 +136,13 @@ class EventLog(abc.ABC):
     @abc.abstractmethod
     def blobs(self) -> BlobStore:
         """Where consumer groups keep their checkpoints: in the log itself, or as it was opened."""
+
+    @property
+    def own_blobs(self) -> BlobStore | None:
+        """The store in the log itself: what is put there can join a transaction. None if it has
+        none.
+        """
+        return None
 
     @property
     def aio(self) -> AsyncLog:
@@ -413,6 +422,33 @@ class Topic(abc.ABC):
     @abc.abstractmethod
     def groups(self, store: BlobStore | None = None) -> list[ConsumerGroup]:
         """All groups that were used, in the order of their names."""
+
+    def subscribe(
+        self,
+        *,
+        group: str,
+        store: BlobStore | None = None,
+        host_name: str | None = None,
+        options: ProcessorOptions | None = None,
+    ) -> Subscription:
+        """A balanced share of the topic, batch by batch: an `EventProcessorHost` without a class.
+
+        ::
+
+            async for batch in cars.subscribe(group="fraud"):
+                ...
+                await batch.checkpoint()
+
+        Asking for the next batch says that the last one was dealt with. ``for`` works too.
+
+        Args:
+            group, store, host_name, options: see `EventProcessorHost`.
+        """
+        from eventlog.processor.options import ProcessorOptions
+        from eventlog.processor.subscription import Subscription
+
+        options = options or ProcessorOptions()
+        return Subscription(self, group=group, store=store, host_name=host_name, options=options)
 
     @property
     def aio(self) -> AsyncTopic:

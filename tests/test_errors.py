@@ -15,6 +15,7 @@ from eventlog import (
     CorruptBatchError,
     DeliveryError,
     EventLogError,
+    EventsExpiredError,
     LogBusyError,
     LogFullError,
     OffsetOutOfRangeError,
@@ -52,6 +53,7 @@ EXPECTED = {
     "StoreUnavailableError": EventLogError,
     "LogFullError": OSError,
     "CorruptBatchError": EventLogError,
+    "EventsExpiredError": EventLogError,
     "FormatVersionError": EventLogError,
     "NotALogError": EventLogError,
 }
@@ -63,6 +65,7 @@ EXAMPLES = [
     LogFullError("no"),
     DeliveryError("no", count=3),
     CorruptBatchError("no", topic="cars", partition=1, first_offset=2, last_offset=3),
+    EventsExpiredError("no", topic="cars", partition=1, first=2, last=3),
     *(kind("no") for name, kind in CLASSES.items()),
 ]
 
@@ -132,5 +135,10 @@ def test_a_full_log_says_so_to_who_knows_only_the_operating_systems_errors() -> 
 def test_attributes_that_are_not_known_are_none_or_minus_one() -> None:
     """Never a value that could be one."""
     assert LogBusyError("x").holder is None
-    for error in (UnexpectedOffsetError("x"), OffsetOutOfRangeError("x"), CorruptBatchError("x")):
-        assert all(value in (-1, "") for value in vars(error).values())
+    for kind in (
+        UnexpectedOffsetError,
+        OffsetOutOfRangeError,
+        CorruptBatchError,
+        EventsExpiredError,
+    ):
+        assert all(value in (-1, "") for value in vars(kind("x")).values())

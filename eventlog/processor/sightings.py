@@ -1,0 +1,106 @@
+"""Who is alive, as one member sees it: heartbeats that change, by its own clock alone.
+
+1. Whether somebody is dead is judged by the clock as it was *before* the listing was asked for. So
+   neither a slow listing nor a pause in between makes the living look dead. (When a heartbeat was
+   seen to change is noted by the clock *after* it: later than it was, which again errs on the side
+   of life.)
+2. Who seems dead is looked at once more, and alone: a listing may show what was there a while ago,
+   and then no clock tells how long a heartbeat has stood still.
+3. Who is named in the document but was never seen counts as alive from the first look on.
+
+What this module deliberately does not do: compare clocks of two machines, or look at what a
+heartbeat says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from typing import Final, NamedTuple
+
+from eventlog.blobs import Blob, Listing
+from eventlog.errors import PreconditionFailedError
+from eventlog.groups.documents import GroupDocument, GroupIds
+from eventlog.processor import steps
+from eventlog.processor.steps import Steps
+
+__all__ = ["Sightings"]
+
+_STRAY_LEASES: Final = 2.0
+"""After how many leases a heartbeat that belongs to no member is swept away."""
+
+
+class _Seen(NamedTuple):
+    """A heartbeat as it was last seen: None if it was only looked for; and since when it is so."""
+
+    etag: str | None
+    since: float
+
+
+class Sightings:
+    """The heartbeats of a group, as one member has seen them.
+
+    Args:
+        ids: which group.
+        clock: seconds, running through suspension.
+    """
+
+    def __init__(self, ids: GroupIds, clock: Callable[[], float]) -> None:
+        self._ids = ids
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def living(
+        self, document: GroupDocument, dead: Collection[str], lease_duration: float
+    ) -> Steps[set[str]]:
+        """Who of the members in the document is alive.
+
+        Args:
+            dead: members that are dead for sure.
+        """
+        before = self._clock()
+        listing = yield from steps.list_names(self._ids.hosts)
+        self.observe(listing, document, self._clock())
+        alive = self.changed_since(before - lease_duration, document).difference(dead)
+        for member in document.hosts:
+            if member not in alive and member not in dead and (yield from self._changed(member)):
+                alive.add(member)
+        return alive
+
+    def observe(self, listing: Listing, document: GroupDocument, now: float) -> None:
+        """Note what was listed."""
+        listed = {
+            member: etag for name, etag in listing if (member := self._ids.member(name)) is not None
+        }
+        for member, etag in listed.items():
+            seen = self._seen.get(member)
+            if seen is None or seen.etag != etag:
+                self._seen[member] = _Seen(etag, now)
+        for member in document.hosts:
+            self._seen.setdefault(member, _Seen(None, now))
+        known = listed.keys() | set(document.hosts)
+        self._seen = {member: seen for member, seen in self._seen.items() if member in known}
+
+    def changed_since(self, moment: float, document: GroupDocument) -> set[str]:
+        """The members whose heartbeats have changed after that."""
+        return {member for member in document.hosts if self._seen[member].since > moment}
+
+    def _changed(self, member: str) -> Steps[bool]:
+        """Whether a heartbeat has changed after all."""
+        etag = self._seen[member].etag
+        blob = yield from steps.get(self._ids.heartbeat(member), if_none_match=etag)
+        if not isinstance(blob, Blob) or blob.etag == etag:
+            return False
+        self._seen[member] = _Seen(blob.etag, self._clock())
+        return True
+
+    def sweep(self, document: GroupDocument, me: str, lease_duration: float) -> Steps[None]:
+        """Delete heartbeats of who was removed, or died before it became a member."""
+        longest = _STRAY_LEASES * lease_duration
+        for member, seen in list(self._seen.items()):
+            stray = member not in document.hosts and member != me
+            if stray and self._clock() - seen.since >= longest:
+                del self._seen[member]
+                # Only if it is still the one that was seen: the listing may have lagged.
+                with contextlib.suppress(PreconditionFailedError):
+                    yield from steps.delete(self._ids.heartbeat(member), if_match=seen.etag)
