@@ -21,6 +21,7 @@ __all__ = [
     "NoLimit",
     "duration",
     "position",
+    "seconds",
     "size",
     "size_limit",
     "text_property",
@@ -74,6 +75,13 @@ def duration(text: str) -> timedelta | NoLimit:
         return timedelta(microseconds=microseconds)
     except OverflowError:
         raise click.BadParameter(f"{text!r} is longer than can be counted") from None
+
+
+def seconds(text: str) -> float:
+    """A length of time such as ``30s``, or a number of seconds."""
+    units = {"": _MICROSECONDS["s"], **_MICROSECONDS}
+    wanted = f"length of time: '30s', or 30, say (units: {', '.join(_MICROSECONDS)})"
+    return _amount(text, units, wanted) / 1e6
 
 
 def size(text: str) -> int:

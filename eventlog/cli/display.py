@@ -11,11 +11,26 @@ import functools
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from eventlog.cli import output
 
-__all__ = ["Size", "Value", "duration_text", "instant_text", "show_fields", "show_table"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "Size",
+    "Value",
+    "age_text",
+    "duration_text",
+    "field_lines",
+    "instant_text",
+    "printable",
+    "rich_table",
+    "show_fields",
+    "show_row",
+    "show_table",
+]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DURATION_UNITS: Final = {
@@ -50,6 +65,17 @@ def duration_text(length: timedelta) -> str:
     return f"{milliseconds}.{rest:03}ms"
 
 
+def age_text(age: timedelta) -> str:
+    """How long ago, for a person: ``0.4 s ago``, ``12 m ago``, ``3 d ago``; never in the future."""
+    seconds = max(age.total_seconds(), 0.0)
+    if seconds < 59.95:
+        return f"{seconds:.1f} s ago"
+    for unit, length in (("d", 86_400), ("h", 3600)):
+        if seconds >= length:
+            return f"{seconds // length:,.0f} {unit} ago"
+    return f"{seconds / 60:.0f} m ago"
+
+
 def size_text(size: int) -> str:
     """With a binary unit: ``512 B``, ``1.5 MiB``."""
     if size < 1024:
@@ -62,12 +88,23 @@ def size_text(size: int) -> str:
     return f"{scaled / 1024:,.1f} TiB".replace(".0 ", " ")
 
 
+def printable(text: str) -> str:
+    """In one line and one column, and without power over a terminal, whoever wrote it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def plain(value: Value) -> str:
     """As a program reads it."""
     if value is None:
         return "none"
     if isinstance(value, datetime):
         return instant_text(value)
+    if isinstance(value, str):
+        return printable(value)
     return duration_text(value) if isinstance(value, timedelta) else str(value)
 
 
@@ -88,7 +125,12 @@ def show_table(
     if header:
         output.write_line("\t".join(titles))
     for row in rows:
-        output.write_line("\t".join(map(plain, row)))
+        show_row(row)
+
+
+def show_row(row: Sequence[Value]) -> None:
+    """Print a row for a program: of a table that is too long to be gathered."""
+    output.write_line("\t".join(map(plain, row)))
 
 
 def show_fields(fields: Sequence[tuple[str, Value]]) -> None:
@@ -97,21 +139,34 @@ def show_fields(fields: Sequence[tuple[str, Value]]) -> None:
         for name, value in fields:
             output.write_line(f"{name}\t{plain(value)}")
         return
+    for line in field_lines(fields):
+        output.write_line(line)
+
+
+def field_lines(fields: Sequence[tuple[str, Value]]) -> list[str]:
+    """Names and values as a person reads them."""
     width = max(len(name) for name, _ in fields)
-    for name, value in fields:
-        output.write_line(f"{name:<{width}}  {pretty(value)}")
+    return [f"{name:<{width}}  {pretty(value)}" for name, value in fields]
 
 
-def _show_on_terminal(titles: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+def rich_table(titles: Sequence[str], rows: Sequence[Sequence[Value]]) -> Table:
+    """A table as a person reads it."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column, title in enumerate(titles):
         numeric = any(isinstance(row[column], int) for row in rows)
         table.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(pretty, row))
+        table.add_row(*(Text(pretty(value)) for value in row))
+    return table
+
+
+def _show_on_terminal(titles: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+    from rich.console import Console
+
     output.flush()
-    Console(file=sys.stdout, highlight=False, markup=False, emoji=False).print(table)
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    console.print(rich_table(titles, rows))

@@ -4,7 +4,7 @@
 0    done
 1    failed; or `check` found damage
 2    the command was called wrongly
-130  interrupted (Ctrl-C)
+130  interrupted (Ctrl-C); but `run` ends in good order then, with 0, unless it is pressed twice
 141  whoever read the output has gone (``| head``)
 ==== =============================================================================
 """

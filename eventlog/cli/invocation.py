@@ -40,11 +40,18 @@ class Invocation:
         durability: Literal["disk", "process"] | None = None,
     ) -> eventlog.EventLog:
         """Open the log that was named, with the durability it was made with unless told."""
+        location = self.require_location()
+        return eventlog.open(location, create=create, read_only=read_only, durability=durability)
+
+    def require_location(self) -> str:
+        """Which log was named.
+
+        Raises:
+            click.UsageError: none was.
+        """
         if self.location is None:
             raise click.UsageError(f"no log named: give --log LOCATION or set {LOCATION_VARIABLE}")
-        return eventlog.open(
-            self.location, create=create, read_only=read_only, durability=durability
-        )
+        return self.location
 
 
 pass_invocation = click.make_pass_decorator(Invocation)

@@ -14,6 +14,7 @@ from eventlog.cli.append import append
 from eventlog.cli.backup import backup
 from eventlog.cli.check import check
 from eventlog.cli.compact import compact
+from eventlog.cli.dead_letters import dead_letters
 from eventlog.cli.expire import expire
 from eventlog.cli.failures import (
     FAILED,
@@ -29,7 +30,10 @@ from eventlog.cli.failures import (
 from eventlog.cli.group import group
 from eventlog.cli.invocation import Invocation, common_options
 from eventlog.cli.read import read
+from eventlog.cli.run import run
+from eventlog.cli.store import store
 from eventlog.cli.topic import topic
+from eventlog.cli.worker import run_worker
 
 __all__ = ["Program", "program"]
 
@@ -98,5 +102,8 @@ def program() -> None:
     """
 
 
-for _verb in (append, backup, check, compact, expire, group, read, topic):
+for _verb in (
+    *(append, backup, check, compact, dead_letters, expire),
+    *(group, read, run, run_worker, store, topic),
+):
     program.add_command(_verb)

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog import EARLIEST, LATEST
-from eventlog.cli.arguments import NO_LIMIT, duration, position, size, size_limit, text_property
+from eventlog.cli.arguments import (
+    NO_LIMIT,
+    duration,
+    position,
+    seconds,
+    size,
+    size_limit,
+    text_property,
+)
 from eventlog.cli.display import Size, duration_text, instant_text, pretty, size_text
 
 
@@ -29,6 +37,19 @@ from eventlog.cli.display import Size, duration_text, instant_text, pretty, size
 )
 def test_a_length_of_time_is_a_number_and_a_unit(text: str, length: object) -> None:
     assert duration(text) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("30", 30), ("0", 0), ("1.5", 1.5), ("250ms", 0.25), ("2m", 120)]
+)
+def test_seconds_need_no_unit(text: str, count: float) -> None:
+    assert seconds(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "none", "1e3", "nan"])
+def test_what_is_no_number_of_seconds_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no length of time: '30s', or 30, say"):
+        seconds(text)
 
 
 @given(st.timedeltas(min_value=timedelta(microseconds=1)))

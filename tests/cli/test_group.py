@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eventlog.cli.group.picture import PARTITION_COLUMNS
 from tests.cli.running import Command
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -74,18 +75,24 @@ def test_show_is_the_group_and_a_line_for_each_partition(cars: Command) -> None:
         "topic\tcars",
         "group\tfraud",
         "",
-        "partition\tcheckpoint\tlag\tlag seconds\towner\tepoch\tresets\tupdated",
+        "\t".join(PARTITION_COLUMNS),
     ]
     first, second = (columns(line) for line in shown[4:])
-    assert first[:3] + first[4:7] == ["0", "1", "3", "none", "0", "0"]
-    assert INSTANT.fullmatch(first[7])
-    assert second == ["1", "none", "0", "0.000", "none", "none", "none", "none"]
+    assert first[:3] + first[4:8] == ["0", "1", "3", "none", "0", "none", "0"]
+    assert INSTANT.fullmatch(first[8])
+    assert second == ["1", "none", "0", "0.000", *["none"] * 5]
 
 
 def test_show_as_json_has_every_field_of_a_checkpoint(cars: Command) -> None:
     shown = cars.done("group", "show", "cars", "fraud", "--json").json()
     first, second = shown.pop("partitions")
-    assert shown == {"topic": "cars", "group": "fraud", "members": []}
+    assert shown == {
+        "topic": "cars",
+        "group": "fraud",
+        "generation": 0,
+        "lease_seconds": None,
+        "members": [],
+    }
     assert first.pop("lag_seconds") > 0
     assert INSTANT.fullmatch(first.pop("updated_at"))
     assert INSTANT.fullmatch(first.pop("enqueued_at"))
@@ -97,6 +104,7 @@ def test_show_as_json_has_every_field_of_a_checkpoint(cars: Command) -> None:
         "reset": 0,
         "crashes": 0,
         "attempts": 0,
+        "next": None,
         "lag_events": 3,
     }
     fields = (*first.keys() - {"partition", "lag_events"}, "enqueued_at", "updated_at")
@@ -108,7 +116,8 @@ def test_who_reads_is_shown(cars: Command) -> None:
     with cars.open() as log, log.topic("cars").consumer(group="fraud", follow=False) as consumer:
         next(iter(consumer))
         (member,) = log.topic("cars").group("fraud").members()
-        assert f"member\t{member}" in cars.done("group", "show", "cars", "fraud").lines
+        shown = [columns(line) for line in cars.done("group", "show", "cars", "fraud").lines]
+        assert [member, "consumer", "2", *["none"] * 4] in shown
         (listed,) = cars.done("group", "list").lines
         assert columns(listed)[2] == "1"
         refused = cars("group", "reset", "cars", "fraud", "--to", "earliest")
