@@ -39,6 +39,8 @@ from eventlog.embedded.producers import KEPT_US, MAX_PRODUCERS, ProducerRecord
 from eventlog.embedded.writer import Writer
 from eventlog.event import MAX_KEY_BYTES, MAX_PROPERTIES_BYTES, MAX_PROPERTY_NAME_BYTES
 from eventlog.names import MAX_NAME_CHARACTERS
+from eventlog.processor.host import EventProcessorHost
+from eventlog.processor.options import ProcessorOptions, RetryPolicy
 from eventlog.producing.delivery import EVENT_BYTES
 from tests.conftest import Start
 
@@ -705,3 +707,51 @@ def test_a_producer_accepts_no_more_than_its_buffer_holds(topic: Topic) -> None:
         with pytest.raises(BufferFullError):
             producer.send(b"", timeout=0)
     assert topic.partition_info(0).next_offset == 1 + most // (36 + EVENT_BYTES)
+
+
+# ---- Hosts ---------------------------------------------------------------------------------------
+
+
+@limit("host_name", 1, 200)
+def test_a_host_name_is_short_and_safe(topic: Topic) -> None:
+    for right in ("a", "worker_1.example-2", "h" * 200):
+        EventProcessorHost(topic, group="g", handler=print, host_name=right)
+    with refused(ValueError, topic):
+        EventProcessorHost(topic, group="g", handler=print, host_name="h" * 201)
+    for wrong in ("", "../h", "a b", "é", ".h"):
+        with refused(InvalidNameError, topic):
+            EventProcessorHost(topic, group="g", handler=print, host_name=wrong)
+    with refused(TypeError, topic):
+        EventProcessorHost(topic, group="g", handler=print, host_name=7)  # type: ignore[arg-type]
+
+
+@limit("max_batch", 1, 1_000_000, ProcessorOptions().max_batch)
+def test_a_batch_of_a_host_has_at_most_max_batch_events() -> None:
+    for right in (1, 1_000_000):
+        assert ProcessorOptions(max_batch=right).max_batch == right
+    for wrong in (0, -1, 1_000_001):
+        with refused(ValueError):
+            ProcessorOptions(max_batch=wrong)
+
+
+@limit(
+    "renew_interval",
+    0,
+    int(ProcessorOptions().renew_interval),
+    int(ProcessorOptions().lease_duration),
+)
+def test_heartbeats_come_twice_in_a_lease_at_least() -> None:
+    ProcessorOptions(renew_interval=15)
+    ProcessorOptions(renew_interval=0.001, lease_duration=timedelta(milliseconds=2))
+    for wrong in (0, -1, 15.001):
+        with refused(ValueError):
+            ProcessorOptions(renew_interval=wrong)
+
+
+@limit("max_attempts", 1, 2_147_483_648)
+def test_max_attempts_has_a_range() -> None:
+    for right in (1, 2_147_483_648, None):
+        assert RetryPolicy(max_attempts=right).max_attempts == right
+    for wrong in (0, -1, 2_147_483_649):
+        with refused(ValueError):
+            RetryPolicy(max_attempts=wrong)
