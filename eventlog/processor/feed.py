@@ -16,7 +16,6 @@ from eventlog.consuming.source import LostRange
 from eventlog.errors import ClosedError, OffsetOutOfRangeError
 
 if TYPE_CHECKING:
-    from eventlog.consumer import Consumer
     from eventlog.event import StoredEvent
     from eventlog.log import Topic
 
@@ -100,14 +99,7 @@ class Feed:
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
-            consumer = self._topic.consumer(
-                partitions=self._partition,
-                start=self._next,
-                prefetch_bytes=_PREFETCH_BYTES,
-                on_lost=self._lost,
-            )
-            async with consumer:
-                error = await self._read(consumer)
+            error = await self._read()
             if isinstance(error, OffsetOutOfRangeError) and error.beginning_offset > self._next:
                 # Nobody read for the group while they expired.
                 self._lost(LostRange(self._partition, self._next, error.beginning_offset - 1))
@@ -118,14 +110,20 @@ class Feed:
             while self._halted:
                 await self._until_changed()
 
-    async def _read(self, consumer: Consumer) -> Exception:
+    async def _read(self) -> Exception:
         """Read until that fails; how it failed."""
         try:
-            async for events in consumer.batches():
-                self._next = events[-1].offset + 1
-                self._add(events)
-                while self._count >= self._max_batch or self._bytes >= _AHEAD_BYTES:
-                    await self._until_changed()
+            async with self._topic.consumer(
+                partitions=self._partition,
+                start=self._next,
+                prefetch_bytes=_PREFETCH_BYTES,
+                on_lost=self._lost,
+            ) as consumer:
+                async for events in consumer.batches():
+                    self._next = events[-1].offset + 1
+                    self._add(events)
+                    while self._count >= self._max_batch or self._bytes >= _AHEAD_BYTES:
+                        await self._until_changed()
         except Exception as error:  # noqa: BLE001 - whoever takes it decides what it means
             return error
         return ClosedError(f"the log of topic {self._topic.name!r} was closed")

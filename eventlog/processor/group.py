@@ -19,8 +19,8 @@ What this module deliberately does not do: know who is alive, or when; that is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -96,48 +96,34 @@ def _is_arranged(document: GroupDocument, takers: Collection[str], partitions: i
     )
 
 
-class _Moving(NamedTuple):
-    """A partition that has no owner, or has to leave the one it has.
-
-    Attributes:
-        owner: who owns it and lives.
-        next: who was to get it, and still could.
-    """
-
-    partition: int
-    owner: str | None
-    next: str | None
-
-
 def _shares(
-    document: GroupDocument, members: set[str], takers: list[str], partitions: int
+    document: GroupDocument, members: Collection[str], takers: list[str], partitions: int
 ) -> dict[int, Share]:
     before = document.partitions
-    numbers = sorted(before.keys() | set(range(partitions)))
-    staying = set(takers)
-    owned: dict[str, list[_Moving]] = {taker: [] for taker in takers}
-    moving: list[_Moving] = []
-    for partition in numbers:
-        share = before.get(partition, _NOBODY)
-        owner = share.owner if share.owner in members else None
-        coming = share.next if share.next in staying else None
-        one = _Moving(partition, owner, coming)
-        (owned[owner] if owner in staying else moving).append(one)
-    quotas = _quotas(owned, moving, len(numbers))
-    for taker, held in owned.items():
-        moving += _surplus(held, quotas[taker])
-    room = {taker: max(quotas[taker] - len(held), 0) for taker, held in owned.items()}
-    going = _destinations(moving, room)
-    owners = {one.partition: one.owner for held in owned.values() for one in held}
-    owners |= {one.partition: one.owner for one in moving}
-    return {
-        partition: _share(before.get(partition, _NOBODY), owners[partition], going.get(partition))
-        for partition in numbers
+    shares = {
+        partition: before.get(partition, _NOBODY)
+        for partition in sorted(before.keys() | set(range(partitions)))
     }
+    owned: dict[str | None, list[int]] = {taker: [] for taker in takers}
+    moving: list[int] = []  # what has no owner, or has to leave the one it has
+    for partition, share in shares.items():
+        owned.get(share.owner, moving).append(partition)
+    promised = Counter(share.next for share in before.values() if share.next is not None)
+    quotas = _quotas({taker: len(owned[taker]) for taker in takers}, promised, len(shares))
+    room = {}
+    for taker in takers:
+        surplus = _surplus(owned[taker], quotas[taker], shares)
+        room[taker] = quotas[taker] - len(owned[taker]) + len(surplus)
+        moving += surplus
+    going = _destinations(moving, room, shares)
+    withdrawn = [partition for partition, share in shares.items() if share.next is not None]
+    for partition in {*withdrawn, *moving}:
+        shares[partition] = _share(shares[partition], members, going.get(partition))
+    return shares
 
 
 def _quotas(
-    owned: Mapping[str, list[_Moving]], moving: Iterable[_Moving], partitions: int
+    owned: Mapping[str, int], promised: Mapping[str | None, int], partitions: int
 ) -> dict[str, int]:
     """How many partitions each taker is to have.
 
@@ -146,48 +132,51 @@ def _quotas(
     """
     if not owned:
         return {}
-    promised = Counter(one.next for held in owned.values() for one in held)
-    promised.update(one.next for one in moving)
     least, more = divmod(partitions, len(owned))
 
     def rank_of(taker: str) -> tuple[bool, bool, str]:
-        count = len(owned[taker])
-        return count <= least, count + promised[taker] <= least, taker
+        count = owned[taker]
+        return count <= least, count + promised.get(taker, 0) <= least, taker
 
     order = sorted(owned, key=rank_of)
     return {taker: least + (rank < more) for rank, taker in enumerate(order)}
 
 
-def _surplus(held: list[_Moving], quota: int) -> list[_Moving]:
+def _surplus(held: list[int], quota: int, shares: Mapping[int, Share]) -> list[int]:
     """What a taker has to give: first what is on its way already."""
     count = len(held) - quota
     if count <= 0:
         return []
-    return sorted(held, key=lambda one: (one.next is None, -one.partition))[:count]
+    leaving = [partition for partition in reversed(held) if shares[partition].next is not None]
+    staying = [partition for partition in reversed(held) if shares[partition].next is None]
+    return [*leaving, *staying][:count]
 
 
-def _destinations(moving: list[_Moving], room: dict[str, int]) -> dict[int, str]:
+def _destinations(
+    moving: list[int], room: dict[str, int], shares: Mapping[int, Share]
+) -> dict[int, str]:
     """Who gets what moves; who was to get it, if there is room. Uses up the room."""
     going: dict[int, str] = {}
     homeless = []
-    for one in sorted(moving):
-        if one.next is not None and room[one.next] > 0:
-            going[one.partition] = one.next
-            room[one.next] -= 1
+    for partition in sorted(moving):
+        promised = shares[partition].next
+        if promised is not None and room.get(promised, 0) > 0:
+            going[partition] = promised
+            room[promised] -= 1
         else:
-            homeless.append(one)
+            homeless.append(partition)
     places = [taker for taker in sorted(room) for _ in range(room[taker])]
-    going.update((one.partition, taker) for one, taker in zip(homeless, places, strict=False))
+    going.update(zip(homeless, places, strict=False))
     return going
 
 
-def _share(before: Share, owner: str | None, going: str | None) -> Share:
-    """`owner` has it, and it is going to somebody, or stays."""
-    if owner is None:  # it belongs to nobody, or to who is dead: no need to ask
-        if going is None:
-            return before if before.owner is None else Share(None, before.epoch, None)
+def _share(before: Share, members: Collection[str], going: str | None) -> Share:
+    """It is going to somebody, or stays."""
+    if before.owner in members:
+        return before if before.next == going else Share(before.owner, before.epoch, going)
+    if going is not None:  # it belongs to nobody, or to who is dead: no need to ask
         return Share(going, before.epoch + 1, None)
-    return before if before.next == going else Share(owner, before.epoch, going)
+    return before if before.owner is None else Share(None, before.epoch, None)
 
 
 # ---- Giving away, and leaving --------------------------------------------------------------------

@@ -16,9 +16,9 @@ import anyio
 
 from eventlog.callbacks import Callback, Caller
 from eventlog.names import check_name
-from eventlog.processor.clock import Clock, SystemClock
+from eventlog.processor.clock import SystemClock
 from eventlog.processor.coordination import Coordination
-from eventlog.processor.metrics import metrics_for
+from eventlog.processor.metrics import NO_METRICS, metrics_for
 from eventlog.processor.options import ProcessorOptions
 from eventlog.processor.processor import factory_of
 from eventlog.processor.running import Running, Settings
@@ -84,22 +84,21 @@ class EventProcessorHost:
         self._topic = topic
         self._group = check_name(group, "group")
         self._host_name = _host_name(host_name)
-        self._clock: Clock = SystemClock()
         self._caller = Caller(on_error)
-        self._options = options
         self._last_error: BaseException | None = None
         self._paused: set[int] = set()
         self._running: Running | None = None
         self._coordination: Coordination | None = None
         self._stop_requested = False
+        self._failure: BaseException | None = None
         self._stack: AsyncExitStack | None = None
         self._settings = Settings(
             group=self._group,
             store=topic.log.blobs if store is None else store,
             factory=factory_of(processor, handler),
             options=options,
-            clock=self._clock,
-            metrics=metrics_for(topic.name, self._group, self._host_name, self.status),
+            clock=SystemClock(),
+            metrics=NO_METRICS,
             report=self._note,
         )
 
@@ -122,28 +121,40 @@ class EventProcessorHost:
             Exception: what made a processor's `error` say STOP; the log was closed, or cannot be
                 written.
         """
+        await self._run()
+        self._raise_failure()
+
+    async def _run(self) -> None:
+        """`run`, but what it is to raise stays in `_failure`: a task group would wrap it."""
         if self._running is not None:
             raise RuntimeError(f"{self!r} runs already")
         self._caller.use_current_loop()
-        running = self._running = Running(self._settings, self._paused)
+        metrics = metrics_for(self._topic.name, self._group, self._host_name, self.status)
+        settings = self._settings._replace(metrics=metrics)
+        running = self._running = Running(settings, self._paused)
         running.stopping = self._stop_requested
         try:
             coordination = self._coordination = Coordination(
                 self._topic,
                 self._group,
-                self._settings.store,
+                settings.store,
                 host_name=self._host_name,
-                options=self._options,
+                options=settings.options,
                 publish=running.publish,
                 report=self._report,
-                clock=self._clock.now,
+                clock=settings.clock.now,
             )
             await running.run(coordination)
         finally:
+            metrics.close()
             self._running = self._coordination = None
             self._stop_requested = False
-        if running.failure is not None:
-            raise running.failure
+            self._failure = running.failure
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def run_sync(self) -> None:
         """`run` on an event loop of its own; SIGTERM and SIGINT stop it, in the main thread.
@@ -156,17 +167,12 @@ class EventProcessorHost:
         if threading.current_thread() is not threading.main_thread():
             await self.run()
             return
-        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 tasks.start_soon(self._obey, signals, tasks.cancel_scope)
-                try:
-                    await self.run()
-                except Exception as error:  # noqa: BLE001 - raised below, not in a group
-                    failure = error
+                await self._run()
                 tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        self._raise_failure()
 
     async def _obey(self, signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
         received = 0
@@ -189,11 +195,19 @@ class EventProcessorHost:
             running.stop()
 
     async def __aenter__(self) -> Self:
+        if self._stack is not None or self._running is not None:
+            raise RuntimeError(f"{self!r} runs already")
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(self.run)
+            tasks.start_soon(self._run_beside, tasks.cancel_scope)
             self._stack = stack.pop_all()
         return self
+
+    async def _run_beside(self, block: anyio.CancelScope) -> None:
+        """Run beside a block, which is cancelled if this fails."""
+        await self._run()
+        if self._failure is not None:
+            block.cancel()
 
     async def __aexit__(
         self,
@@ -204,7 +218,14 @@ class EventProcessorHost:
         stack, self._stack = self._stack, None
         assert stack is not None
         self.stop()
-        return await stack.__aexit__(kind, error, trace)
+        if isinstance(error, Exception):  # the block's own: raised as it is, not in a group
+            kind = error = trace = None
+        try:
+            handled = await stack.__aexit__(kind, error, trace)
+        finally:
+            self._stop_requested = False
+        self._raise_failure()
+        return handled
 
     # While it runs
 
@@ -226,7 +247,7 @@ class EventProcessorHost:
             running.call_soon(lambda: running.follow_pause(partition))
 
     def status(self) -> HostStatus:
-        """How it is. Thread-safe, and does not block."""
+        """How it is. Thread-safe; a short look at the log for each of its partitions."""
         running, coordination = self._running, self._coordination
         news = None if running is None else running.news
         partitions = (
@@ -246,8 +267,8 @@ class EventProcessorHost:
         )
 
     def _wall_time(self, moment: float) -> datetime:
-        ago = self._clock.now() - moment
-        return datetime.fromtimestamp(self._clock.wall_us() / 1e6 - ago, UTC)
+        clock = self._settings.clock
+        return datetime.fromtimestamp(clock.wall_us() / 1e6 - (clock.now() - moment), UTC)
 
     def _note(self, error: BaseException) -> None:
         """A partition's error, for `status`."""

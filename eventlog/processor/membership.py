@@ -97,7 +97,7 @@ class Membership:
     Args:
         ids: which group.
         member: a name that no member ever had before.
-        lease_duration: seconds, if the group has none yet; otherwise the group's is adopted.
+        lease_duration: seconds, for a group in which nobody is; otherwise the group's is adopted.
         renew_interval: seconds between heartbeats.
         partitions: how many the topic has now. May block.
         clock: seconds, running through suspension; see `eventlog.processor.clock`.
@@ -257,7 +257,7 @@ class Membership:
             partition: Assignment(share.epoch, share.next)
             for partition, share in group.owned_by(document, self.member).items()
         }
-        given = document.lease_duration
+        given = document.lease_duration if document.hosts else None
         usable = given is not None and 0 < given < math.inf
         adopted = given if given is not None and usable else self._configured
         if adopted != self._lease_duration:
@@ -413,7 +413,9 @@ class Membership:
         document = group.give_away(document, self.member, closed)
         if leaving:
             document = group.without(document, self.member)
-        return document if document is current else self._first(document)
+        if document is current:
+            return current
+        return self._first(document) if not current.hosts else document
 
     def _planned(self, document: GroupDocument, alive: set[str], partitions: int) -> GroupDocument:
         """`group.plan`, unless the same was planned before, and nothing was to be changed."""
@@ -426,10 +428,10 @@ class Membership:
         return planned
 
     def _first(self, document: GroupDocument) -> GroupDocument:
-        """With what the first member of a group settles."""
+        """With what a member settles that finds nobody there."""
         return replace(
             document,
-            lease_duration=document.lease_duration or self._configured,
+            lease_duration=self._configured,
             topic_partitions=document.topic_partitions or self._known_partitions,
         )
 

@@ -187,7 +187,7 @@ class Session:
                 value.close()
             raise TypeError(
                 f"{method.function!r:.200} is a plain function and has returned an awaitable: "
-                "write it with async def, or mark it with inspect.markcoroutinefunction"
+                "write it with async def"
             )
         return value
 

@@ -11,9 +11,11 @@ waits with its own.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, overload
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from eventlog.processor.options import ProcessorOptions
     from eventlog.transaction import Transaction
 
-__all__ = ["Batch", "Subscription"]
+__all__ = ["Batch", "Batches", "Subscription"]
 
 
 class _Request(NamedTuple):
@@ -174,12 +176,125 @@ class Batch(Sequence["StoredEvent"]):
         )
 
 
+class _Run:
+    """The host behind a subscription, in its thread. It knows nothing of who iterates: a loop that
+    was left, and is forgotten, ends it.
+    """
+
+    def __init__(self, make_host: Callable[[Callable[..., Any]], EventProcessorHost]) -> None:
+        self.asynchronous = False
+        self.ended: Final[Completion[None]] = Completion()
+        self.offers: Final = _Queue()
+        self._host = make_host(self._offer)
+        self._mutex = threading.Lock()
+        self._cancelled = False
+        self._thread: threading.Thread | None = None
+        self._notify: Notifier | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    def start(self) -> None:
+        """Begin; once."""
+        with self._mutex:
+            if self._thread is not None or self._cancelled:
+                raise RuntimeError("a subscription is for one loop")
+            self._thread = threading.Thread(
+                target=self._run, name="eventlog-subscription", daemon=True
+            )
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """End, whatever is out. Does not wait."""
+        with self._mutex:
+            self._cancelled = True
+            notify, scope = self._notify, self._scope
+            began = self._thread is not None
+        if notify is not None and scope is not None:
+            notify(scope.cancel)
+        if not began:
+            self.ended.complete(None)
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._main)
+        except BaseException as error:  # noqa: BLE001 - raised where the loop ends
+            self.ended.fail(error)
+        self.ended.complete(None)
+        self.offers.put(None)
+
+    async def _main(self) -> None:
+        with anyio.CancelScope() as scope:
+            with self._mutex:
+                self._notify, self._scope = current_notifier(), scope
+                if self._cancelled:
+                    return
+            await self._host.run()
+
+    async def _offer(self, context: PartitionContext, events: list[StoredEvent]) -> None:
+        batch = Batch(context, events, asynchronous=self.asynchronous)
+        self.offers.put(batch)
+        await batch.serve()
+
+
+class Batches:
+    """The loop over a `Subscription`. When it is forgotten, the host behind it ends."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._out: Batch | None = None
+        self._started = False
+        self._coming: Completion[Batch | None] | None = None
+        weakref.finalize(self, run.cancel).atexit = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        while (batch := self._next_offer().result()) is not None:
+            if self._is_out(batch):
+                return batch
+        self._run.ended.result()
+        raise StopIteration
+
+    async def __anext__(self) -> Batch:
+        while (batch := await self._next_offer()) is not None:
+            if self._is_out(batch):
+                return batch
+        await self._run.ended
+        raise StopAsyncIteration
+
+    def _next_offer(self) -> Completion[Batch | None]:
+        """The last one was dealt with. Whoever was cancelled while it waited, waits on for the same
+        one when it comes back.
+        """
+        if not self._started:
+            self._started = True
+            self._run.start()
+        if self._out is not None:
+            self._out.finish()
+            self._out = None
+        if self._coming is None:
+            self._coming = self._run.offers.take()
+        return self._coming
+
+    def _is_out(self, batch: Batch) -> bool:
+        """Whether it can be handed out: not if it was lost while it waited."""
+        self._coming = None
+        if batch.lost:
+            return False
+        self._out = batch
+        return True
+
+
 class Subscription:
     """Batches of a balanced share of a topic, with ``for`` or ``async for``.
 
     Made by `Topic.subscribe`. It begins with iteration, and is for one loop. Asking for the next
-    batch says that the last one was dealt with. It ends when the loop is left, or by `close`:
-    what was not checkpointed goes to another host, or comes again.
+    batch says that the last one was dealt with. It ends when the loop is left, or by `close`; used
+    with ``with`` or ``async with`` it has given its partitions away when the block has ended. What
+    was not checkpointed goes to another host, or comes again.
     """
 
     def __init__(
@@ -191,112 +306,39 @@ class Subscription:
         host_name: str | None,
         options: ProcessorOptions,
     ) -> None:
-        self.host: Final = EventProcessorHost(
-            topic,
-            group=group,
-            handler=self._offer,
-            store=store,
-            host_name=host_name,
-            options=options,
-        )
-        self._offers = _Queue()
-        self._asynchronous = False
-        self._ended: Completion[None] = Completion()
-        self._mutex = threading.Lock()
-        self._closed = False
-        self._thread: threading.Thread | None = None
-        self._notify: Notifier | None = None
-        self._scope: anyio.CancelScope | None = None
+        def make_host(offer: Callable[..., Any]) -> EventProcessorHost:
+            return EventProcessorHost(
+                topic,
+                group=group,
+                handler=offer,
+                store=store,
+                host_name=host_name,
+                options=options,
+            )
+
+        self._of = f"group {group!r}, topic {topic.name!r}"
+        self._run = _Run(make_host)
 
     def __repr__(self) -> str:
-        return f"<Subscription of {self.host!r}>"
+        return f"<Subscription of {self._of}>"
 
-    # Iterating
+    def __iter__(self) -> Batches:
+        return Batches(self._run)
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self._batches()
-
-    def _batches(self) -> Generator[Batch, None, None]:
-        self._start()
-        try:
-            while (batch := self._offers.take().result()) is not None:
-                if not batch.lost:
-                    yield batch
-                batch.finish()
-        finally:
-            self._cancel()
-            self._ended.exception()
-        self._ended.result()
-
-    def __aiter__(self) -> AsyncGenerator[Batch, None]:
-        self._asynchronous = True
-        return self._batches_async()
-
-    async def _batches_async(self) -> AsyncGenerator[Batch, None]:
-        self._start()
-        try:
-            while (batch := await self._offers.take()) is not None:
-                if not batch.lost:
-                    yield batch
-                batch.finish()
-        finally:
-            self._cancel()
-        with anyio.CancelScope(shield=True):
-            await self._ended
-
-    # The host, in its thread
-
-    def _start(self) -> None:
-        with self._mutex:
-            if self._thread is not None:
-                raise RuntimeError(f"{self!r} is for one loop")
-            self._thread = threading.Thread(
-                target=self._run, name="eventlog-subscription", daemon=True
-            )
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            anyio.run(self._main)
-        except BaseException as error:  # noqa: BLE001 - raised where the loop ends
-            self._ended.fail(error)
-        self._ended.complete(None)
-        self._offers.put(None)
-
-    async def _main(self) -> None:
-        with anyio.CancelScope() as scope:
-            with self._mutex:
-                self._notify, self._scope = current_notifier(), scope
-                if self._closed:
-                    return
-            await self.host.run()
-
-    async def _offer(self, context: PartitionContext, events: list[StoredEvent]) -> None:
-        batch = Batch(context, events, asynchronous=self._asynchronous)
-        self._offers.put(batch)
-        await batch.serve()
-
-    # The end
-
-    def _cancel(self) -> None:
-        with self._mutex:
-            self._closed = True
-            notify, scope = self._notify, self._scope
-        if notify is not None and scope is not None:
-            notify(scope.cancel)
+    def __aiter__(self) -> Batches:
+        self._run.asynchronous = True
+        return Batches(self._run)
 
     def close(self) -> Any:
         """End: whoever waits for a batch gets none. Thread-safe; closing twice is fine.
 
-        Blocks until the partitions are given away; in ``async for`` it does not, and is to be
-        awaited.
+        Blocks until the partitions are given away; in ``async with`` and ``async for`` it does not,
+        and is to be awaited.
         """
-        self._cancel()
-        if self._thread is None:
-            self._ended.complete(None)
-        elif not self._asynchronous:
-            self._ended.exception()
-        return self._ended
+        self._run.cancel()
+        if not self._run.asynchronous:
+            self._run.ended.exception()
+        return self._run.ended
 
     def __enter__(self) -> Self:
         return self
@@ -310,7 +352,7 @@ class Subscription:
         self.close()
 
     async def __aenter__(self) -> Self:
-        self._asynchronous = True
+        self._run.asynchronous = True
         return self
 
     async def __aexit__(
@@ -319,5 +361,5 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
             await self.close()

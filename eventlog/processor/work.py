@@ -74,7 +74,7 @@ class Work:
     async def run(self) -> NoReturn:
         """Until it raises EndedError or MovedError."""
         while True:
-            self.check()
+            self._check()
             if self._orders.look:
                 self._orders.look = False
                 await self._look()
@@ -88,21 +88,25 @@ class Work:
             else:
                 await self._rest()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Nothing, if it is to go on.
 
         Raises:
             EndedError, MovedError: it is not.
         """
-        orders, hold = self._orders, self._session.hold
-        if orders.cancelled is not None:
-            raise EndedError(orders.cancelled)
+        self._check_hold()
+        if self._orders.ending is not None:
+            raise EndedError(self._orders.ending)
+
+    def _check_hold(self) -> None:
+        """Nothing, if it may finish what is under way. Raises as `_check` does."""
+        hold = self._session.hold
+        if self._orders.cancelled is not None:
+            raise EndedError(self._orders.cancelled)
         if hold.lost is not None or not self._site.lease.held():
             raise EndedError(CloseReason.LEASE_LOST)
         if hold.moved:
             raise MovedError
-        if orders.ending is not None:
-            raise EndedError(orders.ending)
 
     async def _take(self, item: Item) -> None:
         if isinstance(item, list):
@@ -187,7 +191,7 @@ class Work:
         return False
 
     async def _hand_over(self, unit: Unit) -> None:
-        self.check()
+        self._check()
         site, hold = self._site, self._session.hold
         last = Place.of(unit.events[-1])
         unit.delivered(instant(site.clock.wall_us()))
@@ -229,9 +233,7 @@ class Work:
             raise EndedError(self._orders.cancelled or self._orders.ending or CloseReason.SHUTDOWN)
         if answer.error is None:
             return None
-        hold = self._session.hold
-        if hold.lost is not None or hold.moved or self._orders.cancelled is not None:
-            self.check()
+        self._check_hold()
         if is_fatal(answer.error):
             raise EndedError(CloseReason.FAILED, answer.error)
         return answer.error
@@ -254,12 +256,13 @@ class Work:
             error,
             exc_info=None if again else error,
         )
-        await self._look()
+        await self._store(self._session.hold.look, wait=False)
+        self._check_hold()
         checkpoint = site.checkpoint.offset
         unit.failed(error, checkpoint, site.clock.now())
         self._finish(Place(min(checkpoint, last), None))
         action = await self._ask(error, unit.events)
-        self.check()
+        self._check()
         decision = decide(
             unit,
             action,
@@ -334,7 +337,7 @@ class Work:
         clock = self._site.clock
         until = clock.now() + seconds
         while (left := until - clock.now()) > 0:
-            self.check()
+            self._check()
             if self._orders.look:
                 self._orders.look = False
                 await self._look()
@@ -437,7 +440,7 @@ class Work:
     async def _look(self) -> None:
         """See where the checkpoint is: it may have moved, or be another owner's."""
         await self._store(self._session.hold.look, wait=False)
-        self.check()
+        self._check()
 
     async def _store(self, do: Callable[[], T], *, wait: bool = True) -> tuple[T] | None:
         """Call the store; what it gave. None if it failed: come back later.
@@ -448,10 +451,10 @@ class Work:
         try:
             done = await self._orders.call_store(do)
         except CutShortError:
-            self.check()
+            self._check_hold()
             return None
         except Exception as error:
-            self.check()
+            self._check_hold()
             if isinstance(error, ClosedError):
                 raise EndedError(CloseReason.FAILED, error) from error
             self._condition.note("its store failed", error, again=self._store_failures > 0)

@@ -1,4 +1,4 @@
-"""Hosts: partitions shared, moved in good order, kept whatever handlers do, given away at the end."""
+"""Hosts: partitions shared, moved in good order, kept whatever handlers do, and given away."""
 
 from __future__ import annotations
 
@@ -36,11 +36,6 @@ from tests.processor.hosting import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def notes() -> Notes:
-    return Notes()
 
 
 # Processing
@@ -111,10 +106,11 @@ async def test_a_host_can_run_again_after_it_was_stopped(
 ) -> None:
     topic = filled(memory_log)
     host = host_of(topic, notes.factory())
-    for count in (40, 41):
-        async with host:
-            await until(lambda count=count: notes.count() == count)
-        await topic.aio.append(b"more", partition=0)
+    async with host:
+        await until(lambda: notes.count() == 40)
+    await topic.aio.append(b"more", partition=0)
+    async with host:
+        await until(lambda: notes.count() == 41)
     assert host.status().health == "stopped"
 
 
@@ -217,7 +213,7 @@ async def test_a_host_whose_lease_ran_out_closes_everything_and_comes_back_as_an
 ) -> None:
     topic = filled(memory_log)
     host = host_of(topic, notes.factory())
-    clock = host._clock = JumpingClock()
+    clock = JumpingClock()
     host._settings = host._settings._replace(clock=clock)
     async with host:
         await until(lambda: notes.count() == 40)
@@ -249,7 +245,7 @@ async def test_a_handler_that_is_still_running_when_the_lease_is_lost_is_cancell
             told.append(reason.name)
 
     host = host_of(topic, Stubborn)
-    clock = host._clock = JumpingClock()
+    clock = JumpingClock()
     host._settings = host._settings._replace(clock=clock)
     async with host:
         await until(lambda: told == ["begun"])
@@ -353,6 +349,38 @@ async def test_a_plain_handler_that_outlives_grace_is_left_behind_and_cannot_che
     go_on.set()
     await until(lambda: outcome)
     assert isinstance(outcome[0], eventlog.LeaseLostError)
+
+
+async def test_beside_a_block_a_host_that_fails_ends_the_block_with_its_error(
+    memory_log: EventLog,
+) -> None:
+    class Strict(EventProcessor):
+        async def process(self, context: Any, events: list[StoredEvent]) -> None:
+            raise ZeroDivisionError("no")
+
+        async def error(self, *given: Any) -> ErrorAction:
+            return eventlog.STOP
+
+    host = host_of(filled(memory_log), Strict)
+    with pytest.raises(ZeroDivisionError):
+        async with host:
+            await anyio.sleep_forever()
+    assert host.status().health == "stopped"
+
+
+async def test_a_block_that_fails_ends_its_host_in_good_order(
+    memory_log: EventLog, notes: Notes
+) -> None:
+    topic = filled(memory_log)
+
+    async def fail() -> None:
+        async with host_of(topic, notes.factory()):
+            await until(lambda: notes.count() == 40)
+            raise ZeroDivisionError("no")
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert topic.group("g").members() == []
 
 
 async def test_a_host_runs_once_at_a_time(memory_log: EventLog, notes: Notes) -> None:

@@ -305,6 +305,18 @@ def test_the_groups_lease_is_adopted_with_a_warning(
     assert member.next_round_at == world.now + 2.0
 
 
+def test_who_finds_nobody_there_brings_a_lease_of_its_own(world: World) -> None:
+    first = world.member("a", lease=6.0, interval=2.0)
+    (found,) = world.round(first)
+    first.leave()
+    first.closed({n: x.epoch for n, x in found.assigned.items()})
+    world.round(first)
+    assert world.document().hosts == []
+    member = world.member("b")
+    world.round(member)
+    assert (member.lease_duration, world.document().lease_duration) == (LEASE, LEASE)
+
+
 @pytest.mark.parametrize("nonsense", [0.0, -1.0])
 def test_a_lease_that_makes_no_sense_is_not_adopted(world: World, nonsense: float) -> None:
     world.round(world.member("a"))
