@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore
 from eventlog.errors import ClosedError, InvalidNameError, PreconditionFailedError
+from eventlog.testing.expecting import raises
 from eventlog.testing.races import (
     CONTESTED,
     RACERS,
@@ -24,6 +25,7 @@ from eventlog.testing.races import (
 __all__ = ["BlobStoreContract"]
 
 _MIB: Final = 1024 * 1024
+_PATIENCE_SECONDS: Final = 60.0
 _SIZES: Final = (0, 1, 300, 2000, 4000, *range(4030, 4100, 10), 8160, 8161, 65_536, _MIB)
 
 _NAMES: Final = (
@@ -110,7 +112,7 @@ class BlobStoreContract:
     def test_too_much_data_are_refused(self, store: BlobStore) -> None:
         """One byte more than 4 MiB, and what was there stays."""
         store.put("a", b"kept")
-        with _raises(ValueError):
+        with raises(ValueError):
             store.put("a", bytes(4 * _MIB + 1))
         assert _get(store, "a").data == b"kept"
 
@@ -135,7 +137,7 @@ class BlobStoreContract:
                 functools.partial(store.delete, not_text),
             ]
         for call in calls:
-            with _raises(TypeError):
+            with raises(TypeError):
                 call()
         assert store.get("a") == blob
 
@@ -179,7 +181,7 @@ class BlobStoreContract:
         etag = store.put("a", b"2")
         other = store.put("b", b"other")
         for stale in (old, other, "", "*", f'"{etag}"', "nonsense"):
-            with _raises(PreconditionFailedError):
+            with raises(PreconditionFailedError):
                 store.put("a", b"3", if_match=stale)
         assert (_get(store, "a").data, _get(store, "a").etag) == (b"2", etag)
 
@@ -188,14 +190,14 @@ class BlobStoreContract:
         etag = store.put("a", b"1")
         store.delete("a")
         for stale in (etag, "", "*"):
-            with _raises(PreconditionFailedError):
+            with raises(PreconditionFailedError):
                 store.put("a", b"2", if_match=stale)
         assert store.get("a") is None
 
     def test_a_put_that_creates_needs_a_free_name(self, store: BlobStore) -> None:
         """It is free again after a deletion; an empty blob takes it too."""
         etag = store.put("a", b"", if_absent=True)
-        with _raises(PreconditionFailedError):
+        with raises(PreconditionFailedError):
             store.put("a", b"2", if_absent=True)
         assert (_get(store, "a").data, _get(store, "a").etag) == (b"", etag)
         store.delete("a")
@@ -204,7 +206,7 @@ class BlobStoreContract:
 
     def test_a_put_has_one_condition_at_most(self, store: BlobStore) -> None:
         """Both together could never hold."""
-        with _raises(ValueError):
+        with raises(ValueError):
             store.put("a", b"1", if_match="0", if_absent=True)
 
     # Deleting
@@ -231,12 +233,12 @@ class BlobStoreContract:
         old = store.put("a", b"1")
         etag = store.put("a", b"2")
         for stale in (old, "", "*", "nonsense"):
-            with _raises(PreconditionFailedError):
+            with raises(PreconditionFailedError):
                 store.delete("a", if_match=stale)
         assert _get(store, "a").data == b"2"
         store.delete("a", if_match=etag)
         for stale in (etag, "*"):
-            with _raises(PreconditionFailedError):
+            with raises(PreconditionFailedError):
                 store.delete("a", if_match=stale)
 
     # Listing
@@ -312,15 +314,65 @@ class BlobStoreContract:
         """What would leave the store, or mean something else somewhere."""
         for name in _BAD_NAMES:
             for call in (store.get, store.delete, functools.partial(store.put, data=b"1")):
-                with _raises(InvalidNameError, name):
+                with raises(InvalidNameError, about=name):
                     call(name)
         assert store.list("") == []
 
     def test_prefixes_that_no_name_begins_with_are_refused(self, store: BlobStore) -> None:
         """Rather than answered with nothing."""
         for prefix in set(_BAD_NAMES) - {"", "a/"}:
-            with _raises(InvalidNameError, prefix):
+            with raises(InvalidNameError, about=prefix):
                 store.list(prefix)
+
+    # Watching
+
+    def test_a_watch_tells_of_what_becomes_of_its_blob(self, store: BlobStore) -> None:
+        """Where the store has any: of a put, of another in its place, of a deletion."""
+        watch = store.watch("a/b")
+        if watch is None:
+            return
+        store.put("other", b"0")
+        for change in (
+            lambda: store.put("a/b", b"1"),
+            lambda: store.put("a/b", b"2"),
+            lambda: store.delete("a/b"),
+        ):
+            watch.mark()
+            assert not watch.wait(0)
+            change()
+            assert watch.changed()
+            assert watch.wait()
+        watch.close()
+        assert not watch.wait()
+
+    def test_a_watch_ends_the_wait_of_another_thread(self, store: BlobStore) -> None:
+        """Whenever the change comes, and when the watch is closed."""
+        watch = store.watch("a")
+        if watch is None:
+            return
+        with ThreadPoolExecutor(1) as pool:
+            for number in range(50):
+                watch.mark()
+                waiting = pool.submit(watch.wait)
+                store.put("a", str(number).encode())
+                assert waiting.result(_PATIENCE_SECONDS)
+            watch.mark()
+            waiting = pool.submit(watch.wait)
+            watch.close()
+            assert not waiting.result(_PATIENCE_SECONDS)
+
+    def test_what_hosts_keep_beside_the_blobs_is_none_of_them(self, store: BlobStore) -> None:
+        """Where users of the store share a directory."""
+        directory = store.shared_directory
+        if directory is None:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "host.lock").write_bytes(b"")
+        assert store.list("") == []
+        store.put("a", b"1")
+        assert _names(store) == ["a"]
+        store.delete("a")
+        assert (directory / "host.lock").exists()
 
     # Others at the same time
 
@@ -401,7 +453,7 @@ class BlobStoreContract:
             lambda: store.delete("a"),
         ]
         for call in calls:
-            with _raises(ClosedError) if self.closes else contextlib.nullcontext():
+            with raises(ClosedError) if self.closes else contextlib.nullcontext():
                 call()
 
 
@@ -421,12 +473,3 @@ def _names(store: BlobStore, prefix: str = "") -> list[str]:
 def _bytes(size: int) -> bytes:
     """Bytes of which no part looks like another."""
     return b"".join(number.to_bytes(4) for number in range(-(-size // 4)))[:size]
-
-
-@contextlib.contextmanager
-def _raises(kind: type[Exception], about: str = "") -> Iterator[None]:
-    try:
-        yield
-    except kind:
-        return
-    raise AssertionError(f"no {kind.__name__} {about!r:.100}")
