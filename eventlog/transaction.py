@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -161,7 +161,28 @@ class Transaction(abc.ABC):
     ) -> None:
         self._end()
         if error is None:
-            await anyio.to_thread.run_sync(self._finish)
+            await _outlasting(self._finish)
         elif self._participants:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._give_up)
+            await _outlasting(self._give_up)
+
+
+async def _outlasting(do: Callable[[], None]) -> None:
+    """Run what blocks in a thread, and go on only when it has ended, even if cancelled.
+
+    In a task of its own: asyncio's own cancelling pierces what is shielded, but not a group that
+    waits for its tasks. So nobody processes anew what may be stored in the same moment.
+    """
+    failure: BaseException | None = None
+
+    async def run() -> None:
+        nonlocal failure
+        with anyio.CancelScope(shield=True):
+            try:
+                await anyio.to_thread.run_sync(do)
+            except BaseException as error:  # noqa: BLE001 - raised below, not in a group
+                failure = error
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+    if failure is not None:
+        raise failure

@@ -34,6 +34,7 @@ from eventlog.errors import EventLogError, InvalidNameError
 from eventlog.names import check_name
 
 __all__ = [
+    "MAX_COUNT",
     "Checkpoint",
     "CheckpointResetError",
     "GroupDocument",
@@ -52,8 +53,10 @@ __all__ = [
 
 MAX_OWNER_CHARACTERS: Final = 1024
 
+MAX_COUNT: Final = 2**63 - 1
+
 Owner = Annotated[str, Meta(min_length=1, max_length=MAX_OWNER_CHARACTERS)]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 LastOffset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
@@ -321,8 +324,10 @@ class GroupIds(NamedTuple):
 
     def member(self, name: str) -> str | None:
         """The inverse of `heartbeat`; None for the name of anything else."""
-        member = name.removeprefix(self.hosts).removesuffix(".json")
-        return member if member and name == self.heartbeat(member) else None
+        place = self.hosts
+        if not (name.startswith(place) and name.endswith(".json")):
+            return None
+        return name[len(place) : -len(".json")] or None
 
     def of(self, partition: int) -> str:
         """What people call a partition of the group."""

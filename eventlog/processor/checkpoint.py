@@ -303,7 +303,10 @@ class PartitionCheckpoint:
         """
         while True:
             try:
-                yield from self._change(lambda stored: stored.handed(None, self._now()))
+                # Whatever was at work did not end this process.
+                yield from self._change(
+                    lambda stored: replace(stored.handed(None, self._now()), attempts=0)
+                )
             except CheckpointResetError:
                 continue  # then from there
             except LeaseLostError:

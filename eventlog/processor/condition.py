@@ -58,6 +58,7 @@ class Condition:
         state: what it does: ``retrying`` is a delay behind a failure; ``failing`` is one that the
             policy would not grant, but there is no topic for dead letters.
         error: the last one; None if there was none since it last succeeded.
+        gone: whether its topic, or log, is no more.
         attempts: how often what failed last was handed over.
     """
 
@@ -65,6 +66,7 @@ class Condition:
         self.state: State = "opening"
         self.error: BaseException | None = None
         self.attempts = 0
+        self.gone = False
         self._site = site
         self._report = report
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from eventlog.blobs import NOT_MODIFIED
 from eventlog.errors import (
     ClosedError,
     EventLogError,
@@ -47,6 +49,9 @@ _logger: Final = logging.getLogger("eventlog")
 
 PROBE_SECONDS: Final = 0.25
 """How often is looked whether other members' locks were let go by the kernel."""
+
+_LISTEN_SECONDS: Final = 0.01
+"""How often at most is looked whether the document was among the blobs that have changed."""
 
 _MOST_GAP_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 1.0
@@ -127,6 +132,7 @@ class Coordination:
         self._report = report
         self._clock = clock
         self._bell = Bell()
+        self._probe_at = -math.inf
         self._leaving = False
         self._ended = False
         self._restart = False
@@ -207,8 +213,6 @@ class Coordination:
     def _member(self) -> Membership:
         topic = self._topic = self._topic.log.topic(self._topic.name)
         name = f"{self._host_name}-{secrets.token_hex(4)}"
-        if self._directory is not None:
-            self._lifelines.append(Lifeline(self._directory, name))
 
         def partitions() -> int:
             topic.partition_info(0)  # now it knows partitions that others have added
@@ -224,11 +228,13 @@ class Coordination:
             known_dead=self._former,
             require_topic=lambda: topic.partition_info(0),
         )
+        self._watch_document(membership)
+        if self._directory is not None:
+            self._lifelines.append(Lifeline(self._directory, name))
         self._former.append(name)
         self._membership = membership
         if self._leaving:
             membership.leave()
-        self._watch_document(membership)
         return membership
 
     def _live(self, membership: Membership) -> None:
@@ -281,10 +287,13 @@ class Coordination:
         """
         self._pause(min(took, _MOST_GAP_SECONDS))
         while not self._ended:
-            left = membership.next_round_at - self._clock()
-            if left <= 0 or self._bell.wait(min(left, PROBE_SECONDS)):
-                return
-            if self._probe(membership):
+            now = self._clock()
+            if now >= self._probe_at:  # by the clock, however often it rings
+                self._probe_at = now + PROBE_SECONDS
+                if self._probe(membership):
+                    return
+            due = min(membership.next_round_at, self._probe_at)
+            if self._bell.wait(due - now) or membership.next_round_at <= self._clock():
                 return
 
     def _pause(self, seconds: float) -> None:
@@ -322,22 +331,38 @@ class Coordination:
         watch = self._watch = self._store.watch(membership.ids.document)
         if watch is not None:
             threading.Thread(
-                target=self._listen, args=(watch,), name="eventlog-group-watch", daemon=True
+                target=self._listen,
+                args=(watch, membership),
+                name="eventlog-group-watch",
+                daemon=True,
             ).start()
 
-    def _listen(self, watch: Watch) -> None:
-        """Ring at each change. A change between the mark and the round is in that round."""
+    def _listen(self, watch: Watch, membership: Membership) -> None:
+        """Ring when the document has changed: the watch may also tell of other blobs, in vain, and
+        as often as those are written.
+        """
         try:
             while not self._ended and self._watch is watch:
                 watch.mark()
-                self._bell.ring()
-                if watch.changed():  # it was closed: a round will find that out
-                    return
-                watch.wait()
+                if self._is_news(membership):
+                    self._bell.ring()
+                if watch.changed():  # just now; or for good, if it was closed
+                    time.sleep(_LISTEN_SECONDS)
+                else:
+                    watch.wait()
         except Exception:
             _logger.exception("group %r: changes are not told of any more", self._group)
         finally:
             watch.close()
+
+    def _is_news(self, membership: Membership) -> bool:
+        """Whether the document is another one than the member has seen."""
+        try:
+            known = membership.etag
+            blob = self._store.get(membership.ids.document, if_none_match=known)
+        except EventLogError:
+            return True  # a round will find out what it is
+        return blob is not NOT_MODIFIED
 
     def _unwatch(self) -> None:
         watch, self._watch = self._watch, None

@@ -24,7 +24,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from eventlog.groups.documents import GroupDocument, Share
+from eventlog.groups.documents import MAX_COUNT, GroupDocument, Share
 
 __all__ = [
     "check",
@@ -58,10 +58,10 @@ def plan(
 
     Returns: `document` itself if nothing is to be changed.
     """
-    members = [host for host in document.hosts if host == me or host in alive]
+    members = [host for host in dict.fromkeys(document.hosts) if host == me or host in alive]
     if me not in document.hosts:
         members.append(me)
-    leaving = [host for host in document.leaving if host in members]
+    leaving = [host for host in dict.fromkeys(document.leaving) if host in members]
     takers = sorted(set(members).difference(leaving))
     same_members = members == document.hosts and leaving == document.leaving
     if same_members and _is_arranged(document, takers, partitions):
@@ -123,7 +123,7 @@ def _shares(
 
 
 def _quotas(
-    owned: Mapping[str, int], promised: Mapping[str | None, int], partitions: int
+    owned: Mapping[str, int], promised: Mapping[str, int], partitions: int
 ) -> dict[str, int]:
     """How many partitions each taker is to have.
 
@@ -235,14 +235,18 @@ def owned_by(document: GroupDocument, me: str) -> dict[int, Share]:
 def check(document: GroupDocument) -> None:
     """Assert what holds of every document, whoever wrote it."""
     members, leaving = set(document.hosts), set(document.leaving)
+    epochs = [share.epoch for share in document.partitions.values()]
+    assert max([document.generation, *epochs]) <= MAX_COUNT, "it counts too far to be read again"
     assert len(members) == len(document.hosts), "a member is named twice"
     assert leaving <= members, "one leaves that is no member"
-    for partition, share in document.partitions.items():
-        assert share.owner is None or share.owner in members, f"{partition}: its owner is no member"
-        if share.next is not None:
-            assert share.owner is not None, f"{partition}: handed over by nobody"
-            assert share.next in members - leaving, f"{partition}: next is no member that stays"
-            assert share.next != share.owner, f"{partition}: handed over to its owner"
+    strangers = {share.owner for share in document.partitions.values()} - members - {None}
+    assert not strangers, f"owners are no members: {sorted(map(str, strangers))}"
+    staying = members - leaving
+    moving = [item for item in document.partitions.items() if item[1].next is not None]
+    for partition, share in moving:
+        assert share.owner is not None, f"{partition}: handed over by nobody"
+        assert share.next in staying, f"{partition}: next is no member that stays"
+        assert share.next != share.owner, f"{partition}: handed over to its owner"
 
 
 def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) -> None:
@@ -251,11 +255,11 @@ def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) 
     Args:
         by: the member that made the change, if it is known.
     """
-    removed = set(old.hosts).difference(new.hosts)
-    for partition, share in old.partitions.items():
-        changed = new.partitions.get(partition)
-        if changed is share:
-            continue
+    staying = set(old.hosts).intersection(new.hosts)
+    shares = new.partitions
+    differ = [item for item in old.partitions.items() if shares.get(item[0]) is not item[1]]
+    for partition, share in differ:
+        changed = shares.get(partition)
         assert changed is not None, f"{partition} has left the document"
         if changed.owner == share.owner:
             assert changed.epoch == share.epoch, f"{partition}: another epoch, the same owner"
@@ -263,7 +267,7 @@ def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) 
         got = changed.owner is not None
         assert changed.epoch == share.epoch + got, f"{partition}: not the next epoch"
         if share.owner is not None and by is not None:
-            assert by == share.owner or share.owner in removed, f"{partition}: stolen by {by}"
+            assert by == share.owner or share.owner not in staying, f"{partition}: stolen by {by}"
 
 
 def is_settled(document: GroupDocument) -> bool:

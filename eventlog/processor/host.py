@@ -121,18 +121,25 @@ class EventProcessorHost:
             Exception: what made a processor's `error` say STOP; the log was closed, or cannot be
                 written.
         """
-        await self._run()
+        self._refuse_running()
+        # In a task of its own: asyncio's own cancelling pierces what is shielded, but not a group
+        # that waits for its tasks.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run)
         self._raise_failure()
+
+    def _refuse_running(self) -> None:
+        if self._running is not None or self._stack is not None:
+            raise RuntimeError(f"{self!r} runs already")
 
     async def _run(self) -> None:
         """`run`, but what it is to raise stays in `_failure`: a task group would wrap it."""
-        if self._running is not None:
-            raise RuntimeError(f"{self!r} runs already")
         self._caller.use_current_loop()
         metrics = metrics_for(self._topic.name, self._group, self._host_name, self.status)
         settings = self._settings._replace(metrics=metrics)
         running = self._running = Running(settings, self._paused)
-        running.stopping = self._stop_requested
+        if self._stop_requested:
+            running.stopping = True
         try:
             coordination = self._coordination = Coordination(
                 self._topic,
@@ -170,9 +177,8 @@ class EventProcessorHost:
         async with anyio.create_task_group() as tasks:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 tasks.start_soon(self._obey, signals, tasks.cancel_scope)
-                await self._run()
+                await self.run()
                 tasks.cancel_scope.cancel()
-        self._raise_failure()
 
     async def _obey(self, signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
         received = 0
@@ -195,8 +201,7 @@ class EventProcessorHost:
             running.stop()
 
     async def __aenter__(self) -> Self:
-        if self._stack is not None or self._running is not None:
-            raise RuntimeError(f"{self!r} runs already")
+        self._refuse_running()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._run_beside, tasks.cancel_scope)

@@ -58,6 +58,11 @@ class Lease:
             self._expires_at = max(expires_at, self._expires_at)
         return True
 
+    def shorten(self, expires_at: float) -> None:
+        """It lasts no longer than that: others will not wait any longer."""
+        with self._mutex:
+            self._expires_at = min(expires_at, self._expires_at)
+
     def lose(self) -> None:
         """It is over, for another reason than time."""
         with self._mutex:

@@ -35,6 +35,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from eventlog.blobs import NOT_MODIFIED
+from eventlog.blobs.store import is_name
 from eventlog.errors import PreconditionFailedError
 from eventlog.groups.blobs import system_clock
 from eventlog.groups.documents import (
@@ -57,6 +58,10 @@ _logger: Final = logging.getLogger("eventlog")
 
 _SOONER: Final = 0.1
 """Of an interval: when a heartbeat is tried again that failed."""
+
+_LEAST_LEASE: Final = 0.01
+_LONGEST_LEASE: Final = 1e7
+"""Seconds. What a damaged document says beyond these is not adopted."""
 
 _FIRST_JITTER_SECONDS: Final = 0.005
 
@@ -171,6 +176,11 @@ class Membership:
         return self._lease_duration
 
     @property
+    def etag(self) -> str | None:
+        """Of the document as last seen; None before the first round."""
+        return self._etag
+
+    @property
     def document(self) -> GroupDocument | None:
         """The group's, as last seen; None before the first round."""
         return self._document
@@ -258,7 +268,7 @@ class Membership:
             for partition, share in group.owned_by(document, self.member).items()
         }
         given = document.lease_duration if document.hosts else None
-        usable = given is not None and 0 < given < math.inf
+        usable = given is not None and _LEAST_LEASE <= given <= _LONGEST_LEASE
         adopted = given if given is not None and usable else self._configured
         if adopted != self._lease_duration:
             _logger.warning(
@@ -269,7 +279,9 @@ class Membership:
                 self._configured,
             )
             self._lease_duration = adopted
+            self.lease.shorten(self.renewed_at + TRUSTED * adopted)
             self._interval = min(self._renew_interval, adopted / 3)
+            self._beat_at = min(self._beat_at, self.renewed_at + self._interval)
 
     # The heartbeat
 
@@ -380,8 +392,9 @@ class Membership:
         self._lost_swaps = 0
         self._entered = self._entered or self.member in wanted.hosts
         self.left = self._leaving and self.member not in wanted.hosts
-        for member in removed:
-            yield from steps.delete(self.ids.heartbeat(member))
+        for member in removed | ({self.member} if self.left else set()):
+            if is_name(self.ids.heartbeat(member)):
+                yield from steps.delete(self.ids.heartbeat(member))
         yield from self._sightings.sweep(wanted, self.member, self._lease_duration)
         return self._round(removed - {self.member})
 

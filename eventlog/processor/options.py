@@ -239,7 +239,7 @@ class ProcessorOptions(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(f"retry is a RetryPolicy, not {type(self.retry).__name__}")
         if self.dead_letter is not None:
-            check_name(self.dead_letter, "topic")
+            check_name(self.dead_letter, "dead-letter topic")
 
 
 def chance() -> float:

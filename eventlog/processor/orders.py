@@ -71,7 +71,7 @@ class Orders:
                 await bell.wait()
                 return
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._ring_after, seconds)
+                tasks.start_soon(self._ring_at, self._clock.now() + seconds)
                 await bell.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -82,9 +82,9 @@ class Orders:
         if self._on_rest is not None:
             self._on_rest()
 
-    async def _ring_after(self, seconds: float) -> None:
+    async def _ring_at(self, until: float) -> None:
         self._rest()  # only now: who sees it rest finds its clock told for how long
-        await self._after(seconds, self.ring)
+        await self._after(max(until - self._clock.now(), 0), self.ring)
 
     async def call_store(self, do: Callable[[], T], limit: float | None = None) -> T:
         """Call a store, in a thread.

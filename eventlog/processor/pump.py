@@ -48,6 +48,7 @@ from eventlog.processor.orders import CutShortError, Orders
 from eventlog.processor.processor import CloseReason
 from eventlog.processor.session import Session
 from eventlog.processor.steps import perform
+from eventlog.processor.threads import in_thread
 from eventlog.processor.work import Work
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from eventlog.processor.metrics import Metrics
     from eventlog.processor.options import ProcessorOptions
     from eventlog.processor.processor import Factory
+    from eventlog.waiting import Completion
 
 __all__ = ["Outcome", "PartitionStatus", "Pump"]
 
@@ -118,6 +120,8 @@ class Pump:
     Attributes:
         outcome: how it has ended; None while it runs.
         error: what the host is to end with, if it is.
+        left_behind: if a plain function was, done when it has returned.
+        why_lost: what the checkpoint had against opening it.
     """
 
     def __init__(
@@ -140,6 +144,8 @@ class Pump:
     ) -> None:
         self.outcome: Outcome | None = None
         self.error: BaseException | None = None
+        self.left_behind: Completion[None] | None = None
+        self.why_lost: LeaseLostError | None = None
         self._site = Site(
             topic,
             group,
@@ -159,7 +165,6 @@ class Pump:
         self._condition = Condition(self._site, report)
         self._session: Session | None = None
         self._is_open = False
-        self._abandoned = False
 
     def __repr__(self) -> str:
         return f"<Pump of {self._site}>"
@@ -181,7 +186,12 @@ class Pump:
         self._orders.ring()
 
     def cancel(self, reason: CloseReason) -> None:
-        """End now. A coroutine is cancelled; a plain function is left behind."""
+        """End now. A coroutine is cancelled; a plain function is left behind.
+
+        Said again, it changes nothing: what is called then, as `close`, is not cut off.
+        """
+        if self._orders.cancelled in (reason, CloseReason.LEASE_LOST):
+            return
         if reason is CloseReason.LEASE_LOST and self._session is not None:
             self._session.lose()
         self._orders.cancel(reason)
@@ -219,7 +229,14 @@ class Pump:
     @property
     def in_thread(self) -> bool:
         """Whether a plain function runs now, or was left behind: it cannot be cancelled."""
-        return self._abandoned or (self._session is not None and self._session.in_thread)
+        if self.left_behind is not None and not self.left_behind.done:
+            return True
+        return self._session is not None and self._session.in_thread
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended since its topic, or log, is no more."""
+        return self._condition.gone
 
     @property
     def resting(self) -> bool:
@@ -267,14 +284,16 @@ class Pump:
             ended = await self._until_ended()
             self.error = ended.error
             outcome = self._outcome_of(ended)
-            if outcome is Outcome.RELEASED or outcome is Outcome.STOPPED:
+            if outcome is Outcome.LOST:
+                _ = in_thread(self.give_back)  # nobody waits: perhaps it is no more ours
+            elif outcome is not Outcome.ABANDONED:
                 await self._release()
             tasks.cancel_scope.cancel()
         self._condition.state = "closed"
         return outcome
 
     def _outcome_of(self, ended: EndedError) -> Outcome:
-        if self._abandoned:
+        if self.left_behind is not None:
             return Outcome.ABANDONED
         if ended.error is not None:
             return Outcome.STOPPED
@@ -320,9 +339,10 @@ class Pump:
             except CutShortError:
                 continue
             except LeaseLostError as error:
-                _logger.info("%s: %s", self._site, error)
+                self.why_lost = error
                 raise EndedError(CloseReason.LEASE_LOST) from error
             except GONE as error:
+                self._condition.gone = True
                 raise EndedError(CloseReason.FAILED, error) from error
             except Exception as error:  # noqa: BLE001 - as long as the lease holds it is tried
                 failures += 1
@@ -347,11 +367,15 @@ class Pump:
 
     async def _release(self) -> None:
         try:
-            await self._orders.call_store(self._give_back, limit=self._site.options.grace)
+            await self._orders.call_store(self.give_back, limit=self._site.options.grace)
         except Exception as error:  # noqa: BLE001 - who comes next counts a crash at most
             _logger.warning("%s: its checkpoint was not released: %r", self._site, error)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Release the checkpoint, if it is still this owner's: whoever comes next sees no crash.
+
+        Blocks; raises what the store raises.
+        """
         with self._site.mutex:
             perform(self._site.checkpoint.release(), self._site.store)
 
@@ -427,7 +451,8 @@ class Pump:
 
     def _forget(self, session: Session) -> None:
         session.end()
-        self._abandoned = self._abandoned or session.abandoned
+        if session.abandoned:
+            self.left_behind = session.thread_ended
         self._session = None
 
     async def _closed(

@@ -14,6 +14,8 @@ thread, and each pump for its own checkpoint.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -26,7 +28,8 @@ from eventlog.processor.checkpoint import GroupLook, PartitionCheckpoint
 from eventlog.processor.coordination import Coordination, News
 from eventlog.processor.processor import CloseReason
 from eventlog.processor.pump import Outcome, Pump
-from eventlog.waiting import Notifier, current_notifier
+from eventlog.processor.threads import in_thread
+from eventlog.waiting import Completion, Notifier, current_notifier
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from eventlog.processor.processor import Factory
 
 __all__ = ["Running", "Settings"]
+
+_logger: Final = logging.getLogger("eventlog")
 
 _REOPEN_SECONDS: Final = 1.0
 """After how long a partition is tried again that could not be opened although it is ours."""
@@ -90,10 +95,12 @@ class Running:
         self._settings = settings
         self._owned: dict[int, _Owned] = {}
         self._reported: dict[int, int] = {}  # closed, and told so: by partition, the epoch
-        self._abandoned: set[tuple[int, int]] = set()  # partitions and epochs
+        # Epochs begin anew with another group of the name: they do not tell members apart.
+        self._abandoned: dict[tuple[Lease, int, int], Completion[None]] = {}
         self._resting: set[int] = set()
         self._leaving = False
         self._time_is_up = False
+        self._is_over = False
         self._lapsed: Membership | None = None
         self._resets = 0
         self._group_look: tuple[Membership, GroupLook] | None = None
@@ -117,13 +124,18 @@ class Running:
     def publish(self, news: News | None) -> None:
         """Take notice of news; from the coordination's thread."""
         self.news = news or self.news
-        self.call_soon(self.look)
+        if not self.call_soon(self.look):
+            # The event loop was closed under everything that ran on it.
+            self._coordination.end()
+            self._coordination.let_go()
 
-    def call_soon(self, do: Callable[[], object]) -> None:
-        """Have something done on the event loop; from any thread."""
+    def call_soon(self, do: Callable[[], object]) -> bool:
+        """Have something done on the event loop, if it is there; from any thread.
+
+        Returns: whether it will be, as far as is known.
+        """
         notify = self._notify
-        if notify is not None:
-            notify(do)
+        return notify is None or notify(do)
 
     def follow_pause(self, partition: int) -> None:
         """A partition was paused or resumed."""
@@ -164,16 +176,22 @@ class Running:
                 self._tasks = tasks
                 coordination.start()
                 tasks.start_soon(self._watch_lease)
-                while self._owned or not coordination.done:
+                while self._owned or not (coordination.done or self._is_over):
                     self._act()
                     await self._changed.wait()
                     self._changed = anyio.Event()
                 tasks.cancel_scope.cancel()
         finally:
             coordination.end()
+            self._let_go(list(self._abandoned.values()))
         self.failure = self.failure or coordination.failure
-        if not self._abandoned:
-            coordination.let_go()
+
+    def _let_go(self, running: list[Completion[None]]) -> None:
+        """Let go of the locks, when nothing of the host's runs any more."""
+        if not running:
+            self._coordination.let_go()
+            return
+        running.pop().add_done_callback(lambda _: self._let_go(running))
 
     def _act(self) -> None:
         if self.stopping and not self._leaving:
@@ -194,12 +212,28 @@ class Running:
 
     async def _end_after_grace(self) -> None:
         """Time is up: coroutines are cancelled, and what runs in threads is left behind."""
-        await self._settings.clock.sleep(self._settings.options.grace)
+        grace = self._settings.options.grace
+        if self.news is None:  # it is no member, as far as it knows, and owns nothing
+            grace = min(grace, _LAST_ROUNDS_SECONDS)
+        await self._settings.clock.sleep(grace)
+        self._warn_of_cut_off(grace)
         self._cancel(CloseReason.SHUTDOWN)
         self._time_is_up = True
         self.look()
         await anyio.sleep(_LAST_ROUNDS_SECONDS)
         self._coordination.end()
+        self._is_over = True  # a store call may hang: its thread is left behind
+        self.look()
+
+    def _warn_of_cut_off(self, grace: float) -> None:
+        for partition, owned in self._owned.items():
+            _logger.warning(
+                "group %r, partition %d was not done within %g s of grace: its processor is %s",
+                self._settings.group,
+                partition,
+                grace,
+                "left behind in its thread" if owned.pump.in_thread else "cancelled",
+            )
 
     # The lease
 
@@ -269,7 +303,7 @@ class Running:
             elif assignment.next is not None:
                 owned.pump.hand_over()
             return False
-        if (partition, assignment.epoch) in self._abandoned:
+        if (membership.lease, partition, assignment.epoch) in self._abandoned:
             return False
         if assignment.next is not None or self.stopping:
             return True
@@ -338,17 +372,43 @@ class Running:
         finally:
             del self._owned[partition]
             self.look()
-        outcome = Outcome.LOST if isinstance(pump.error, _GONE) else pump.outcome
-        if outcome is Outcome.ABANDONED:
-            self._abandoned.add((partition, owned.epoch))
-        elif outcome is Outcome.STOPPED:
+        outcome = pump.outcome
+        if pump.is_gone and isinstance(pump.error, _GONE):
+            outcome = Outcome.LOST
+        if pump.left_behind is not None:
+            self._leave_behind(partition, owned, pump.left_behind)
+        if outcome is Outcome.STOPPED:
             self.failure = self.failure or pump.error
             self.stopping = True
         elif outcome is Outcome.LOST and owned.lease.held():
             # The checkpoint says so, or the topic, and the document not yet, or never.
+            _logger.warning(
+                "group %r, partition %d is this host's, but cannot be opened: %s",
+                self._settings.group,
+                partition,
+                pump.why_lost,
+            )
             self._resting.add(partition)
             self._tasks.start_soon(self._rest, partition)
             self._coordination.ring()
+
+    def _leave_behind(self, partition: int, owned: _Owned, returned: Completion[None]) -> None:
+        """A plain function still runs: the partition is neither given away nor opened again until
+        it has returned.
+        """
+        key = owned.lease, partition, owned.epoch
+
+        def give_back() -> None:
+            with contextlib.suppress(Exception):
+                owned.pump.give_back()
+            self.call_soon(forget)
+
+        def forget() -> None:
+            self._abandoned.pop(key, None)
+            self.look()
+
+        self._abandoned[key] = returned
+        returned.add_done_callback(lambda _: in_thread(give_back))
 
     async def _rest(self, partition: int) -> None:
         await self._settings.clock.sleep(_REOPEN_SECONDS)
@@ -361,6 +421,6 @@ class Running:
         if news is None or news.round is None:
             return False
         return any(
-            (partition, assignment.epoch) not in self._abandoned
+            (news.membership.lease, partition, assignment.epoch) not in self._abandoned
             for partition, assignment in news.round.assigned.items()
         )

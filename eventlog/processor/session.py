@@ -25,7 +25,7 @@ from eventlog.processor.context import BlockingPartitionContext, PartitionContex
 from eventlog.processor.hold import Hold, Place, Site
 from eventlog.processor.processor import NOTHING, CloseReason, Method, Methods
 from eventlog.processor.threads import HandlerThread
-from eventlog.waiting import current_notifier
+from eventlog.waiting import Completion, current_notifier
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -129,6 +129,11 @@ class Session:
         self.hold.lose(LeaseLostError(f"{self._site} is not this host's any more"))
         self._lost.set()  # at once: a handler that is cancelled next can see why
 
+    @property
+    def thread_ended(self) -> Completion[None]:
+        """Done when no plain function of it runs any more, nor will."""
+        return self._thread.ended
+
     def end(self) -> None:
         """No method is called any more, and its contexts are of no use."""
         self.hold.end()
@@ -146,7 +151,7 @@ class Session:
             return Answer()
         call = self._call = _Call(method)
         if limit is not None:
-            self._tasks.start_soon(self._time, call, limit)
+            self._tasks.start_soon(self._time, call, limit, self._site.clock.now())
         try:
             with call.scope:
                 return await self._answer(call, method, arguments)
@@ -191,9 +196,10 @@ class Session:
             )
         return value
 
-    async def _time(self, call: _Call, limit: float) -> None:
+    async def _time(self, call: _Call, limit: float, began: float) -> None:
+        clock = self._site.clock
         with call.timer:
-            await self._site.clock.sleep(limit)
+            await clock.sleep(max(began + limit - clock.now(), 0))
             call.overdue = True
             if call.is_async:
                 call.scope.cancel()

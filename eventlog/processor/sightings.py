@@ -19,12 +19,16 @@ from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 from eventlog.blobs import Blob, Listing
+from eventlog.blobs.store import is_name
 from eventlog.errors import PreconditionFailedError
 from eventlog.groups.documents import GroupDocument, GroupIds
 from eventlog.processor import steps
 from eventlog.processor.steps import Steps
 
 __all__ = ["Sightings"]
+
+_MOST_LOOKS: Final = 100
+"""How many that seem dead are looked at in one round, which must not take a lease itself."""
 
 _STRAY_LEASES: Final = 2.0
 """After how many leases a heartbeat that belongs to no member is swept away."""
@@ -47,6 +51,7 @@ class Sightings:
 
     def __init__(self, ids: GroupIds, clock: Callable[[], float]) -> None:
         self._ids = ids
+        self._begin = len(ids.hosts)
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
 
@@ -62,16 +67,16 @@ class Sightings:
         listing = yield from steps.list_names(self._ids.hosts)
         self.observe(listing, document, self._clock())
         alive = self.changed_since(before - lease_duration, document).difference(dead)
-        for member in document.hosts:
-            if member not in alive and member not in dead and (yield from self._changed(member)):
+        suspects = [member for member in document.hosts if member not in alive | set(dead)]
+        for member in suspects[:_MOST_LOOKS]:
+            # A name that cannot be a heartbeat's is nobody's: somebody has written it by hand.
+            if is_name(self._ids.heartbeat(member)) and (yield from self._changed(member)):
                 alive.add(member)
-        return alive
+        return alive | set(suspects[_MOST_LOOKS:])  # their turn comes when these are removed
 
     def observe(self, listing: Listing, document: GroupDocument, now: float) -> None:
-        """Note what was listed."""
-        listed = {
-            member: etag for name, etag in listing if (member := self._ids.member(name)) is not None
-        }
+        """Note what was listed: heartbeats, and nothing else is put there."""
+        listed = {name[self._begin : -len(".json")]: etag for name, etag in listing}
         for member, etag in listed.items():
             seen = self._seen.get(member)
             if seen is None or seen.etag != etag:
@@ -97,9 +102,9 @@ class Sightings:
     def sweep(self, document: GroupDocument, me: str, lease_duration: float) -> Steps[None]:
         """Delete heartbeats of who was removed, or died before it became a member."""
         longest = _STRAY_LEASES * lease_duration
-        for member, seen in list(self._seen.items()):
-            stray = member not in document.hosts and member != me
-            if stray and self._clock() - seen.since >= longest:
+        for member in sorted(self._seen.keys() - {*document.hosts, me}):
+            seen = self._seen[member]
+            if self._clock() - seen.since >= longest:
                 del self._seen[member]
                 # Only if it is still the one that was seen: the listing may have lagged.
                 with contextlib.suppress(PreconditionFailedError):

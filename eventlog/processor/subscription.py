@@ -135,10 +135,9 @@ class Batch(Sequence["StoredEvent"]):
 
     def _ask(self, do: Callable[[], Awaitable[Any]]) -> Any:
         request = _Request(do, Completion())
-        if self.lost:
+        self._requests.put(request)
+        if self.lost:  # by now: then nobody may serve it
             request.done.fail(self._gone())
-        else:
-            self._requests.put(request)
         if not self._asynchronous:
             request.done.result()
         return request.done

@@ -33,9 +33,13 @@ class HandlerThread:
 
     So a processor may keep what belongs to a thread: a connection to SQLite, a `threading.local`.
     The thread begins with the first call, and ends after `end` when the last one has returned.
+
+    Attributes:
+        ended: done when it has ended.
     """
 
     def __init__(self, name: str) -> None:
+        self.ended: Final[Completion[None]] = Completion()
         self._name = name
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -52,12 +56,15 @@ class HandlerThread:
     def end(self) -> None:
         """Take no more calls."""
         self._calls.put(None)
+        if self._thread is None:
+            self.ended.complete(None)
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             context, do, completion = call
             context.run(_complete, completion, do)
             del call, context, do, completion  # it may be long until the next one
+        self.ended.complete(None)
 
 
 def _complete(completion: Completion[T], do: Callable[[], T]) -> None:

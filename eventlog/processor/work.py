@@ -26,7 +26,7 @@ from eventlog.processor.hold import Place, Site
 from eventlog.processor.options import chance
 from eventlog.processor.orders import CutShortError, Orders
 from eventlog.processor.processor import NOTHING, STOP, CloseReason, ErrorAction
-from eventlog.processor.suspects import TURN
+from eventlog.processor.suspects import TURNS
 
 if TYPE_CHECKING:
     from eventlog.event import StoredEvent
@@ -73,20 +73,26 @@ class Work:
 
     async def run(self) -> NoReturn:
         """Until it raises EndedError or MovedError."""
-        while True:
-            self._check()
-            if self._orders.look:
-                self._orders.look = False
-                await self._look()
-            elif self._orders.paused:
-                self._put_off_idle()
-                await self._rest()
-            elif self._units:
-                await self._handle(self._units[0])
-            elif (item := self._feed.take()) is not None:
-                await self._take(item)
-            else:
-                await self._rest()
+        try:
+            while True:
+                await self._step()
+        finally:
+            TURNS.give_back(self)  # it may have waited for one
+
+    async def _step(self) -> None:
+        self._check()
+        if self._orders.look:
+            self._orders.look = False
+            await self._look()
+        elif self._orders.paused:
+            self._put_off_idle()
+            await self._rest()
+        elif self._units:
+            await self._handle(self._units[0])
+        elif (item := self._feed.take()) is not None:
+            await self._take(item)
+        else:
+            await self._rest()
 
     def _check(self) -> None:
         """Nothing, if it is to go on.
@@ -144,14 +150,11 @@ class Work:
         self._units.extendleft(reversed(units))
 
     async def _hand_over_alone(self, unit: Unit) -> None:
-        """Hand over an event that may end the process; one that was at work when one ended, when it
-        is its turn.
-        """
+        """Hand over an event that may end the process, when it is its turn."""
         offset, checkpoint = unit.events[0].offset, self._site.checkpoint
         is_suspect = checkpoint.attempted == offset and checkpoint.attempts > 0
-        if (is_suspect or self._policy.max_attempts == 1) and not TURN.take(
-            self, self._site.clock.now()
-        ):
+        alone = is_suspect or self._policy.max_attempts == 1
+        if not TURNS.take(self, self._site.clock.now(), alone=alone):
             await self._orders.wait(_TURN_SECONDS)
             return
         try:
@@ -159,7 +162,7 @@ class Work:
                 await self._hand_over(unit)
                 await self._note_survived(offset)
         finally:
-            TURN.give_back(self)
+            TURNS.give_back(self)
 
     async def _note_survived(self, offset: int) -> None:
         """Until the checkpoint is behind it, an event that was handed over alone would be blamed if
@@ -361,6 +364,7 @@ class Work:
 
     async def _reading_failed(self, error: Exception) -> None:
         if isinstance(error, GONE):
+            self._condition.gone = True
             raise EndedError(CloseReason.FAILED, error)
         self._condition.note("reading failed", error, again=self._read_failures > 0)
         self._read_failures += 1
