@@ -136,6 +136,7 @@ class Coordination:
         self._leaving = False
         self._ended = False
         self._restart = False
+        self._has_joined = False
         self._membership: Membership | None = None
         self._lifelines: list[Lifeline] = []
         self._former: list[str] = []
@@ -232,6 +233,7 @@ class Coordination:
         if self._directory is not None:
             self._lifelines.append(Lifeline(self._directory, name))
         self._former.append(name)
+        self._has_joined = False
         self._membership = membership
         if self._leaving:
             membership.leave()
@@ -269,7 +271,10 @@ class Coordination:
         if self.failing:
             _logger.info("host %s reaches its group %r again", membership.member, self._group)
         self.failing = False
-        for member in found.removed:
+        if not self._has_joined:
+            self._has_joined = True
+            _logger.info("host %s has joined group %r", membership.member, self._group)
+        for member in set(found.removed).difference(self._former):
             _logger.info("host %s was found dead, and removed", member)
         self._publish(News(self._topic, membership, found))
 

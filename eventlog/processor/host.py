@@ -13,8 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
+import anyio.to_thread
 
 from eventlog.callbacks import Callback, Caller
+from eventlog.errors import TopicNotFoundError
+from eventlog.log import Topic
 from eventlog.names import check_name
 from eventlog.processor.clock import SystemClock
 from eventlog.processor.coordination import Coordination
@@ -26,7 +29,6 @@ from eventlog.processor.status import Health, HostStatus
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.log import Topic
     from eventlog.processor.processor import Factory, ProcessFunction
 
 __all__ = ["EventProcessorHost"]
@@ -79,8 +81,15 @@ class EventProcessorHost:
         options: ProcessorOptions = _DEFAULTS,
         on_error: Callback[BaseException] | None = None,
     ) -> None:
+        if not isinstance(topic, Topic):
+            raise TypeError(f"a host processes a Topic, not {type(topic).__name__}: {topic!r:.80}")
         if not isinstance(options, ProcessorOptions):
             raise TypeError(f"options are ProcessorOptions, not {type(options).__name__}")
+        if options.dead_letter == topic.name:
+            raise ValueError(
+                f"dead letters of topic {topic.name!r} go to another topic: in the same they would "
+                "fail again"
+            )
         self._topic = topic
         self._group = check_name(group, "group")
         self._host_name = _host_name(host_name)
@@ -118,6 +127,7 @@ class EventProcessorHost:
 
         Raises:
             RuntimeError: it runs already.
+            TopicNotFoundError: there is no topic for its dead letters.
             Exception: what made a processor's `error` say STOP; the log was closed, or cannot be
                 written.
         """
@@ -141,6 +151,7 @@ class EventProcessorHost:
         if self._stop_requested:
             running.stopping = True
         try:
+            await anyio.to_thread.run_sync(self._check_dead_letter_topic)
             coordination = self._coordination = Coordination(
                 self._topic,
                 self._group,
@@ -152,11 +163,17 @@ class EventProcessorHost:
                 clock=settings.clock.now,
             )
             await running.run(coordination)
+        except TopicNotFoundError as error:
+            running.failure = error
         finally:
             metrics.close()
             self._running = self._coordination = None
             self._stop_requested = False
             self._failure = running.failure
+
+    def _check_dead_letter_topic(self) -> None:
+        if self._settings.options.dead_letter is not None:
+            self._topic.log.topic(self._settings.options.dead_letter)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None

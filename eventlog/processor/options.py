@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessorOptions", "RetryPolicy", "chance"]
 
+_INTERVAL: Final = 10.0
 _MOST_ATTEMPTS: Final = 2**31
 _MOST_BATCH: Final = 1_000_000
 
@@ -170,6 +171,7 @@ class ProcessorOptions(msgspec.Struct, frozen=True, kw_only=True):
         lease_duration: how long the others wait for a host that gives no sign before they take its
             partitions. One for a group: the first host's counts.
         renew_interval: how often a host shows that it lives; at most half of `lease_duration`.
+            10 seconds, or a third of a shorter lease.
         max_batch: at most as many events are handed over at a time, 1 to 1,000,000.
         max_wait: how long there are no events before `EventProcessor.idle` is called, and called
             again.
@@ -189,7 +191,7 @@ class ProcessorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     lease_duration: float = 30.0
-    renew_interval: float = 10.0
+    renew_interval: float = _INTERVAL
     max_batch: int = 1000
     max_wait: float = 1.0
     start: Position | PositionMap = EARLIEST
@@ -227,6 +229,8 @@ class ProcessorOptions(msgspec.Struct, frozen=True, kw_only=True):
             force_setattr(
                 self, "handler_timeout", _positive(self.handler_timeout, "handler_timeout")
             )
+        if self.renew_interval == _INTERVAL and self.lease_duration < 3 * _INTERVAL:
+            force_setattr(self, "renew_interval", self.lease_duration / 3)
         if self.renew_interval * 2 > self.lease_duration:
             raise ValueError(
                 "renew_interval is at most half of lease_duration, so that one late heartbeat "

@@ -176,10 +176,16 @@ def factory_of(processor: Factory | None, handler: ProcessFunction | None) -> Fa
         TypeError: it is not exactly one of the two, or cannot be called.
     """
     if (processor is None) == (handler is None):
-        raise TypeError("give a processor (a class or factory) or a handler (a function), not both")
+        which = "neither" if handler is None else "both"
+        raise TypeError(
+            f"give a processor (a class or factory) or a handler (a function), not {which}"
+        )
     if handler is not None:
-        if not callable(handler):
-            raise TypeError(f"a handler is a function, not {type(handler).__name__}")
+        given: Any = handler
+        if isinstance(given, type) or not callable(given):
+            raise TypeError(
+                f"a handler is a function, not {handler!r:.80}: a class is given as processor"
+            )
         function = handler
         return lambda: _Handler(function)
     if not callable(processor):
@@ -187,6 +193,8 @@ def factory_of(processor: Factory | None, handler: ProcessFunction | None) -> Fa
             "a processor is a class, or another factory without arguments that makes one for each "
             f"partition, not {type(processor).__name__}: {processor!r:.80}"
         )
+    if inspect.isabstract(processor):
+        raise TypeError(f"{processor!r:.80} has no method `process`")
     return processor
 
 

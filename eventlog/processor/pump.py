@@ -368,6 +368,8 @@ class Pump:
     async def _release(self) -> None:
         try:
             await self._orders.call_store(self.give_back, limit=self._site.options.grace)
+        except CutShortError:
+            pass  # it goes on, and nobody waits
         except Exception as error:  # noqa: BLE001 - who comes next counts a crash at most
             _logger.warning("%s: its checkpoint was not released: %r", self._site, error)
 

@@ -324,6 +324,8 @@ class Running:
         if new:
             self._reported.update(new)
             membership.closed(new)
+            for partition in new:
+                _logger.info("group %r, partition %d given away", self._settings.group, partition)
             self._settings.metrics.rebalance(len(new))
             self._coordination.ring()
 
@@ -358,6 +360,9 @@ class Running:
             pump.pause()
         owned = self._owned[partition] = _Owned(pump, epoch, membership.lease)
         settings.metrics.rebalance(1)
+        _logger.info(
+            "group %r, partition %d opened with epoch %d", settings.group, partition, epoch
+        )
         self._tasks.start_soon(self._pump, partition, owned)
 
     def _look_at_group(self, membership: Membership) -> GroupLook:

@@ -160,7 +160,11 @@ class Session:
             self._call = None
         if call.overdue and call.is_async:
             return Answer(error=TimeoutError(f"not done within {limit:g} s"))
-        self.abandoned = self.abandoned or not call.is_async
+        if not call.is_async:
+            # At once: whoever goes on here changes what a checkpoint would mean to what was left
+            # behind, which may be about to make one.
+            self.hold.end()
+            self.abandoned = True
         return Answer(given_up=True)
 
     async def _answer(self, call: _Call, method: Method, arguments: tuple[Any, ...]) -> Answer:

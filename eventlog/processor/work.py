@@ -18,6 +18,7 @@ from eventlog.errors import (
     ClosedError,
     CorruptBatchError,
     EventsExpiredError,
+    UnsupportedOperationError,
 )
 from eventlog.positions import instant
 from eventlog.processor.condition import GONE, Condition, EndedError, MovedError, State, is_fatal
@@ -158,19 +159,20 @@ class Work:
             await self._orders.wait(_TURN_SECONDS)
             return
         try:
-            if await self._is_attempted(unit):
-                await self._hand_over(unit)
-                await self._note_survived(offset)
+            if not await self._is_attempted(unit):
+                return
+            error = await self._processed(unit)
+            await self._note_survived(offset)
         finally:
-            TURNS.give_back(self)
+            TURNS.give_back(self)  # before it waits, for another attempt
+        if error is not None:
+            await self._failed(unit, error)
 
     async def _note_survived(self, offset: int) -> None:
-        """Until the checkpoint is behind it, an event that was handed over alone would be blamed if
-        another one ended the process.
+        """An event that was handed over alone has ended no process, whether it failed or not: it is
+        not to be blamed if another one does.
         """
-        if self._finished.offset < offset:
-            return
-        if self._is_behind:
+        if self._is_behind and self._finished.offset >= offset:
             await self._checkpoint()
         elif self._site.checkpoint.offset < offset:
             await self._store(functools.partial(self._session.hold.survived, offset), wait=False)
@@ -194,6 +196,12 @@ class Work:
         return False
 
     async def _hand_over(self, unit: Unit) -> None:
+        error = await self._processed(unit)
+        if error is not None:
+            await self._failed(unit, error)
+
+    async def _processed(self, unit: Unit) -> BaseException | None:
+        """Hand a unit over, and go on behind it if it succeeds; the error, if it does not."""
         self._check()
         site, hold = self._site, self._session.hold
         last = Place.of(unit.events[-1])
@@ -213,13 +221,13 @@ class Work:
         hold.current = self._finished
         error = self._error_of(answer)
         if error is not None:
-            await self._failed(unit, error)
-            return
+            return error
         self._units.popleft()
         self._finish(last)
         self._condition.succeeded()
         if self._is_behind and self._checkpoint_at <= site.clock.now():
             await self._checkpoint()
+        return None
 
     def _finish(self, place: Place) -> None:
         """All events up to there are finished, or put aside."""
@@ -237,7 +245,8 @@ class Work:
         if answer.error is None:
             return None
         self._check_hold()
-        if is_fatal(answer.error):
+        # What is not supported will not be when it is tried again, and is no event's fault.
+        if is_fatal(answer.error) or isinstance(answer.error, UnsupportedOperationError):
             raise EndedError(CloseReason.FAILED, answer.error)
         return answer.error
 
@@ -309,8 +318,10 @@ class Work:
         that may be done: its next checkpoint will cover this event.
         """
         assert unit.aside is not None
-        if self._store_failures:
+        failures = self._store_failures
+        if failures:
             await self._look()  # it may have been stored all the same
+            self._store_failures = failures  # that this could be seen is no success
         event, hold, checkpoint = unit.events[0], self._session.hold, self._site.checkpoint
         place = Place.of(event)
         covers = self._is_automatic or checkpoint.offset >= self._finished.offset

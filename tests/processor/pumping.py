@@ -5,7 +5,7 @@ and waiting for conditions.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sized
 from typing import Any
 
 import anyio
@@ -37,8 +37,24 @@ async def until(condition: Callable[[], object]) -> None:
         await anyio.lowlevel.checkpoint()
 
 
+async def until_count(items: Sized, count: int) -> None:
+    await until(lambda: len(items) >= count)
+
+
+async def until_ended(pump: Pump) -> None:
+    await until(lambda: pump.outcome is not None)
+
+
+def is_running(pump: Pump) -> bool:
+    return pump.outcome is None
+
+
 def bodies(events: Iterable[StoredEvent]) -> list[str]:
     return [event.text() for event in events]
+
+
+def flat(batches: Iterable[list[str]]) -> list[str]:
+    return [text for batch in batches for text in batch]
 
 
 class Rig:
@@ -172,9 +188,7 @@ class Recorder(EventProcessor):
         self.calls.append("close")
         self.reasons.append(reason)
 
-    async def error(
-        self, context: Any, exception: BaseException, events: list[StoredEvent]
-    ) -> Any:
+    async def error(self, context: Any, exception: BaseException, events: list[StoredEvent]) -> Any:
         self.calls.append("error")
         self.errors.append((exception, bodies(events)))
         return self.judge(exception, events)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import signal
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import eventlog
@@ -123,6 +127,7 @@ async def test_two_hosts_share_the_partitions_and_nothing_is_processed_twice(
     topic = filled(memory_log, partitions=16)
     async with host_of(topic, notes.factory("a"), "a") as a:
         await until(lambda: len(owned(a)) == 16)
+        await until(lambda: notes.count() == 160)
         async with host_of(topic, notes.factory("b"), "b") as b:
             await until(lambda: len(owned(a)) == len(owned(b)) == 8)
             assert not set(owned(a)) & set(owned(b))
@@ -398,6 +403,140 @@ async def test_a_host_stopped_before_it_has_begun_ends_at_once(
     host.stop()
     await host.run()
     assert notes.count() == 0
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_cancelling_by_asyncio_itself_gives_the_partitions_away_too(
+    memory_log: EventLog, notes: Notes, anyio_backend_name: str, how: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        return
+    topic = filled(memory_log)
+    host = host_of(topic, notes.factory())
+    running: Any = host.run() if how == "cancel" else asyncio.wait_for(host.run(), 600)
+    task = asyncio.ensure_future(running)
+    await until(lambda: notes.count() == 40)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert topic.group("g").members() == []
+    assert notes.closed("a") == ["close shutdown"] * 4
+
+
+async def test_closing_after_a_lost_lease_is_not_cut_off(memory_log: EventLog) -> None:
+    topic, told = filled(memory_log, partitions=1), list[str]()
+    closing, go_on = anyio.Event(), anyio.Event()
+
+    class Careful(EventProcessor):
+        async def process(self, context: Any, events: list[StoredEvent]) -> None:
+            told.append("processed")
+
+        async def close(self, context: Any, reason: CloseReason) -> None:
+            closing.set()
+            await go_on.wait()
+            told.append(reason.name)
+
+    host = host_of(topic, Careful)
+    clock = JumpingClock()
+    host._settings = host._settings._replace(clock=clock)
+    async with host:
+        await until(lambda: told)
+        clock.ahead += 100
+        await closing.wait()
+        for _ in range(20):  # what watches the lease looks again and again
+            await anyio.sleep(0.005)
+        go_on.set()
+        await until(lambda: "LEASE_LOST" in told)
+
+
+async def test_a_plain_handler_that_was_left_behind_gives_its_partition_back_when_it_returns(
+    memory_log: EventLog,
+) -> None:
+    topic = filled(memory_log, partitions=1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(context: Any, events: list[StoredEvent]) -> None:
+        begun.set()
+        go_on.wait()
+
+    options = ProcessorOptions(lease_duration=20, renew_interval=0.2, handler_timeout=0.01)
+    a = EventProcessorHost(topic, group="g", handler=slow, host_name="a", options=options)
+    async with a:
+        await until(begun.is_set)
+        a.stop()
+        await until(lambda: not owned(a))
+        go_on.set()
+    assert topic.group("g").members() == []
+
+
+async def test_a_host_whose_event_loop_was_closed_is_dead_for_the_others(
+    log_path: Path, notes: Notes
+) -> None:
+    begun = threading.Event()
+
+    def die(log: EventLog) -> None:
+        async def handle(context: Any, events: list[StoredEvent]) -> None:
+            begun.set()
+
+        host = EventProcessorHost(
+            log.topic("cars"), group="g", handler=handle, host_name="dead", options=QUICK
+        )
+        loop = asyncio.new_event_loop()
+        running = loop.create_task(host.run())
+        while not begun.is_set():
+            loop.run_until_complete(asyncio.sleep(0.005))
+        loop.close()
+        del running
+
+    with eventlog.open(log_path) as log, warnings.catch_warnings():
+        topic = filled(log, partitions=1)
+        warnings.simplefilter("ignore")  # of tasks that were destroyed
+        await anyio.to_thread.run_sync(die, log)
+        async with host_of(topic, notes.factory()) as host:
+            await until(lambda: owned(host) == [0])
+        gc.collect()
+
+
+async def test_a_topic_that_is_missing_for_output_is_the_processors_to_judge(
+    memory_log: EventLog,
+) -> None:
+    class Strict(EventProcessor):
+        async def process(self, context: Any, events: list[StoredEvent]) -> None:
+            memory_log.topic("nowhere")
+
+        async def error(self, *given: Any) -> ErrorAction:
+            return eventlog.STOP
+
+    with pytest.raises(eventlog.TopicNotFoundError):
+        await host_of(filled(memory_log), Strict).run()
+
+
+async def test_what_is_not_supported_ends_the_host_rather_than_put_events_aside(
+    memory_log: EventLog, tmp_path: Path
+) -> None:
+    topic = filled(memory_log, partitions=1)
+    dead = memory_log.create_topic("dead", partitions=1)
+
+    async def handle(context: Any, events: list[StoredEvent]) -> None:
+        async with context.transaction():
+            pass
+
+    options = ProcessorOptions(dead_letter="dead", retry=eventlog.RetryPolicy(max_attempts=1))
+    with eventlog.blobs.open(tmp_path / "store") as store:
+        host = EventProcessorHost(topic, group="g", handler=handle, store=store, options=options)
+        with pytest.raises(eventlog.UnsupportedOperationError):
+            await host.run()
+    assert dead.partition_info(0).is_empty
+
+
+async def test_a_topic_for_dead_letters_must_be_there_and_be_another(
+    memory_log: EventLog, notes: Notes
+) -> None:
+    topic = filled(memory_log, partitions=1)
+    with pytest.raises(eventlog.TopicNotFoundError, match="dead"):
+        await host_of(topic, notes.factory(), options=ProcessorOptions(dead_letter="dead")).run()
+    with pytest.raises(ValueError, match="another topic"):
+        host_of(topic, notes.factory(), options=ProcessorOptions(dead_letter="cars"))
 
 
 # What people do meanwhile

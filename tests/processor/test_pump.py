@@ -5,6 +5,7 @@ trio; errors and retries have files of their own.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -18,7 +19,19 @@ from eventlog import LATEST, EventLog, LeaseLostError, StoreUnavailableError
 from eventlog.blobs.memory import MemoryBlobs
 from eventlog.processor.processor import CloseReason, EventProcessor
 from eventlog.processor.pump import Outcome
-from tests.processor.pumping import GROUP, PATIENCE, Recorder, Rig, bodies, recorder, until
+from tests.processor.pumping import (
+    GROUP,
+    PATIENCE,
+    Recorder,
+    Rig,
+    bodies,
+    flat,
+    is_running,
+    recorder,
+    until,
+    until_count,
+    until_ended,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -45,14 +58,14 @@ async def _patience() -> AsyncIterator[None]:
 
 
 async def test_events_come_in_order_in_batches_of_at_most_max_batch(rig: Rig) -> None:
-    Made = recorder()
+    processor = recorder()
     rig.feed(*"abcdefg")
-    async with rig.running(rig.pump(Made, max_batch=3)):
+    async with rig.running(rig.pump(processor, max_batch=3)):
         await until(lambda: rig.checkpoint == 6)
         rig.feed("h")
         await until(lambda: rig.checkpoint == 7)
-    (made,) = Made.made
-    assert sum(made.batches, []) == list("abcdefgh")
+    (made,) = processor.made
+    assert flat(made.batches) == list("abcdefgh")
     assert max(map(len, made.batches)) == 3
     assert made.batches[-1] == ["h"]
 
@@ -65,24 +78,24 @@ async def test_what_gathers_while_the_handler_is_busy_comes_together(rig: Rig) -
         if events[0].offset == 0:
             await go_on.wait()
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed("a")
-    async with rig.running(rig.pump(Made, max_batch=4)) as pump:
-        await until(lambda: Made.made and Made.made[0].batches)
+    async with rig.running(rig.pump(processor, max_batch=4)) as pump:
+        await until(lambda: processor.made and processor.made[0].batches)
         for text in "bcdefg":
             rig.feed(text)
         feed = pump._session
         assert feed is not None
         await anyio.wait_all_tasks_blocked()
         go_on.set()
-        await until(lambda: sum(map(len, Made.made[0].batches)) == 7)
-    assert sum(Made.made[0].batches, []) == list("abcdefg")
-    assert len(Made.made[0].batches) < 7
+        await until(lambda: sum(map(len, processor.made[0].batches)) == 7)
+    assert flat(processor.made[0].batches) == list("abcdefg")
+    assert len(processor.made[0].batches) < 7
 
 
 async def test_a_handler_may_do_with_its_list_what_it_likes(rig: Rig) -> None:
     """What is left is known all the same."""
-    failed = []
+    failed: list[Any] = []
 
     async def handle(context: Any, events: list[Any]) -> None:
         if not failed:
@@ -102,27 +115,27 @@ async def test_a_handler_may_do_with_its_list_what_it_likes(rig: Rig) -> None:
 
 
 async def test_a_new_owner_goes_on_behind_the_checkpoint(rig: Rig) -> None:
-    First, Second = recorder(), recorder()
+    former, later = recorder(), recorder()
     rig.feed(*"abc")
-    async with rig.running(rig.pump(First)):
+    async with rig.running(rig.pump(former)):
         await until(lambda: rig.checkpoint == 2)
     rig.feed(*"de")
-    async with rig.running(rig.pump(Second, member="host-2")):
+    async with rig.running(rig.pump(later, member="host-2")):
         await until(lambda: rig.checkpoint == 4)
-    assert Second.made[0].batches == [["d", "e"]]
+    assert later.made[0].batches == [["d", "e"]]
 
 
 async def test_what_was_not_checkpointed_comes_again(rig: Rig) -> None:
     async def handle(self: Recorder, context: Any, events: Any) -> None:
         await context.checkpoint(events[1])
 
-    First, Second = recorder(handle=handle), recorder()
+    former, later = recorder(handle=handle), recorder()
     rig.feed(*"abcd")
-    async with rig.running(rig.pump(First)):
+    async with rig.running(rig.pump(former)):
         await until(lambda: rig.checkpoint == 1)
-    async with rig.running(rig.pump(Second, member="host-2")):
+    async with rig.running(rig.pump(later, member="host-2")):
         await until(lambda: rig.checkpoint == 3)
-    assert Second.made[0].batches == [["c", "d"]]
+    assert later.made[0].batches == [["c", "d"]]
 
 
 @pytest.mark.parametrize(("start", "first"), [(LATEST, "d"), (1, "b"), ("-1h", "a")])
@@ -130,15 +143,15 @@ async def test_a_start_means_the_same_to_every_later_owner(
     rig: Rig, start: Any, first: str
 ) -> None:
     """It is settled before anything is processed: here the first owner never checkpoints."""
-    First, Second = recorder(), recorder()
+    former, later = recorder(), recorder()
     rig.feed(*"abc")
-    async with rig.running(rig.pump(First, start={0: start})) as pump:
+    async with rig.running(rig.pump(former, start={0: start})) as pump:
         pump.pause()
         await until(lambda: rig.checkpoint is not None)
     rig.feed(*"def")
-    async with rig.running(rig.pump(Second, member="host-2", start=LATEST)):
+    async with rig.running(rig.pump(later, member="host-2", start=LATEST)):
         await until(lambda: rig.checkpoint == 5)
-    assert sum(Second.made[0].batches, [])[0] == first
+    assert flat(later.made[0].batches)[0] == first
 
 
 async def test_idle_is_called_after_max_wait_without_events_and_again(rig: Rig) -> None:
@@ -147,13 +160,13 @@ async def test_idle_is_called_after_max_wait_without_events_and_again(rig: Rig) 
     async def idle(self: Recorder, context: Any) -> None:
         calls.append(rig.clock.now())
 
-    Made = recorder(idle=idle)
+    processor = recorder(idle=idle)
     began = rig.clock.now()
-    async with rig.running(rig.pump(Made, max_wait=5)) as pump:
+    async with rig.running(rig.pump(processor, max_wait=5)) as pump:
         for count in (1, 2, 3):
             await until(lambda: rig.clock.waits() == [5])
             rig.clock.advance(5)
-            await until(lambda count=count: len(calls) == count)
+            await until_count(calls, count)
         await until(lambda: rig.clock.waits() == [5])
         rig.clock.advance(3)
         rig.feed("a")
@@ -246,13 +259,17 @@ async def test_methods_may_be_mixed_and_a_function_will_do(rig: Rig) -> None:
     assert order == ["open", "process", "close"]
 
 
+def call(function: Any, *given: Any) -> Any:
+    return function(*given)
+
+
 async def test_a_plain_function_that_returns_a_coroutine_is_told_how_to_be_written(
     rig: Rig,
 ) -> None:
     async def handle(context: Any, events: Any) -> None: ...
 
     rig.feed("a")
-    async with rig.running(rig.pump(handler=lambda *given: handle(*given))) as pump:
+    async with rig.running(rig.pump(handler=functools.partial(call, handle))) as pump:
         await rig.until_retrying(pump)
         error = pump.status().last_error
     assert isinstance(error, TypeError)
@@ -275,24 +292,24 @@ async def test_a_planned_end_waits_for_the_handler_and_nothing_comes_twice(
         await go_on.wait()
         await context.checkpoint()
 
-    First, Second = recorder(handle=handle), recorder()
+    former, later = recorder(handle=handle), recorder()
     rig.feed(*"abcd")
-    async with rig.running(rig.pump(First, max_batch=2)) as pump:
-        await until(lambda: Made_batches(First))
+    async with rig.running(rig.pump(former, max_batch=2)) as pump:
+        await until(lambda: batches_of(former))
         getattr(pump, order)()
         await anyio.wait_all_tasks_blocked()
-        assert pump.outcome is None
-        assert First.made[0].reasons == []
+        assert is_running(pump)
+        assert former.made[0].reasons == []
         go_on.set()
     assert pump.outcome is Outcome.RELEASED
-    assert First.made[0].reasons == [reason]
+    assert former.made[0].reasons == [reason]
     assert rig.checkpoint == 1
-    async with rig.running(rig.pump(Second, member="host-2")):
+    async with rig.running(rig.pump(later, member="host-2")):
         await until(lambda: rig.checkpoint == 3)
-    assert First.made[0].batches + Second.made[0].batches == [["a", "b"], ["c", "d"]]
+    assert former.made[0].batches + later.made[0].batches == [["a", "b"], ["c", "d"]]
 
 
-def Made_batches(made: type[Recorder]) -> list[list[str]]:  # noqa: N802 - of a class
+def batches_of(made: type[Recorder]) -> list[list[str]]:
     return made.made[0].batches if made.made else []
 
 
@@ -304,10 +321,10 @@ async def test_what_close_checkpoints_counts(rig: Rig) -> None:
     async def close(self: Recorder, context: Any, reason: CloseReason) -> None:
         await context.checkpoint()
 
-    Made = recorder(handle=handle, close=close)
+    processor = recorder(handle=handle, close=close)
     rig.feed(*"abc")
-    async with rig.running(rig.pump(Made, max_batch=1)):
-        await until(lambda: len(Made_batches(Made)) == 3)
+    async with rig.running(rig.pump(processor, max_batch=1)):
+        await until(lambda: len(batches_of(processor)) == 3)
     assert rig.checkpoint == 2
 
 
@@ -329,18 +346,18 @@ async def test_cancelled_a_coroutine_ends_at_once_and_its_batch_comes_again(rig:
     async def handle(self: Recorder, context: Any, events: Any) -> None:
         await anyio.sleep_forever()
 
-    First, Second = recorder(handle=handle), recorder()
+    former, later = recorder(handle=handle), recorder()
     rig.feed(*"ab")
-    async with rig.running(rig.pump(First)) as pump:
-        await until(lambda: Made_batches(First))
+    async with rig.running(rig.pump(former)) as pump:
+        await until(lambda: batches_of(former))
         assert not pump.in_thread
         pump.cancel(CloseReason.SHUTDOWN)
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.RELEASED
-    assert First.made[0].calls == ["open", "process", "close"]
-    async with rig.running(rig.pump(Second, member="host-2")):
+    assert former.made[0].calls == ["open", "process", "close"]
+    async with rig.running(rig.pump(later, member="host-2")):
         await until(lambda: rig.checkpoint == 1)
-    assert Second.made[0].batches == [["a", "b"]]
+    assert later.made[0].batches == [["a", "b"]]
 
 
 async def test_cancelling_run_closes_the_processor_shielded(rig: Rig) -> None:
@@ -353,15 +370,15 @@ async def test_cancelling_run_closes_the_processor_shielded(rig: Rig) -> None:
         if events[0].offset:
             await anyio.sleep_forever()
 
-    Made = recorder(handle=handle, close=close)
+    processor = recorder(handle=handle, close=close)
     rig.feed(*"ab")
-    pump = rig.pump(Made, max_batch=1)
+    pump = rig.pump(processor, max_batch=1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pump.run)
-        await until(lambda: len(Made_batches(Made)) == 2)
+        await until(lambda: len(batches_of(processor)) == 2)
         tasks.cancel_scope.cancel()
     assert pump.outcome is Outcome.RELEASED
-    assert Made.made[0].reasons == [CloseReason.SHUTDOWN]
+    assert processor.made[0].reasons == [CloseReason.SHUTDOWN]
     assert rig.checkpoint == 0
 
 
@@ -374,7 +391,7 @@ async def test_cancelled_a_close_that_hangs_has_until_grace(rig: Rig) -> None:
         pump.cancel(CloseReason.SHUTDOWN)
         await until(lambda: rig.clock.waits() == [7])
         rig.clock.advance(7)
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.RELEASED
 
 
@@ -404,7 +421,7 @@ async def test_a_plain_function_that_is_not_waited_for_can_do_no_more_harm(rig: 
         await until(started.is_set)
         assert pump.in_thread
         pump.cancel(CloseReason.LEASE_LOST)
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.ABANDONED
     assert pump.in_thread
     go_on.set()
@@ -426,10 +443,10 @@ async def test_a_plain_function_over_its_time_is_told_of_and_holds_up_no_end(rig
         await until(lambda: started.is_set() and rig.clock.waits() == [3])
         rig.clock.advance(3)
         await until(lambda: rig.reported)
-        assert pump.outcome is None
+        assert is_running(pump)
         assert pump.status().state == "failing"
         pump.hand_over()
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.ABANDONED
     assert [type(error) for error in rig.reported] == [TimeoutError]
     go_on.set()
@@ -447,23 +464,23 @@ async def test_an_end_that_was_ordered_before_the_time_is_over_waits_no_longer(r
         await until(lambda: started.is_set() and rig.clock.waits() == [3])
         pump.hand_over()
         await anyio.wait_all_tasks_blocked()
-        assert pump.outcome is None
+        assert is_running(pump)
         rig.clock.advance(3)
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.ABANDONED
     go_on.set()
 
 
 async def test_nothing_is_handed_over_without_a_lease(rig: Rig) -> None:
-    Made = recorder()
-    async with rig.running(rig.pump(Made)) as pump:
+    processor = recorder()
+    async with rig.running(rig.pump(processor)) as pump:
         await until(lambda: pump.status().state == "waiting")
         rig.lease.lose()
         rig.feed("a")
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.LOST
-    assert Made.made[0].calls == ["open", "close"]
-    assert Made.made[0].reasons == [CloseReason.LEASE_LOST]
+    assert processor.made[0].calls == ["open", "close"]
+    assert processor.made[0].reasons == [CloseReason.LEASE_LOST]
 
 
 async def test_a_checkpoint_without_a_lease_is_refused_and_ends_the_pump(rig: Rig) -> None:
@@ -478,55 +495,55 @@ async def test_a_checkpoint_without_a_lease_is_refused_and_ends_the_pump(rig: Ri
                 refused.append(error)
         await context.lost.wait()
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"ab")
-    async with rig.running(rig.pump(Made, max_batch=1)) as pump:
-        await until(lambda: pump.outcome)
+    async with rig.running(rig.pump(processor, max_batch=1)) as pump:
+        await until_ended(pump)
     assert pump.outcome is Outcome.LOST
     assert len(refused) == 2
-    assert Made.made[0].calls == ["open", "process", "close"]
+    assert processor.made[0].calls == ["open", "process", "close"]
     assert rig.checkpoint == -1
 
 
 async def test_another_owner_is_noticed_by_the_checkpoint(rig: Rig) -> None:
     async def handle(self: Recorder, context: Any, events: Any) -> None:
-        second = rig.pump(Second, member="host-2")
+        second = rig.pump(later, member="host-2")
         tasks.start_soon(second.run)
         await until(lambda: rig.checkpoint == 1)
         second.stop()
         await context.checkpoint()
 
-    First, Second = recorder(handle=handle), recorder()
+    former, later = recorder(handle=handle), recorder()
     rig.feed(*"ab")
-    async with anyio.create_task_group() as tasks, rig.running(rig.pump(First)) as first:
+    async with anyio.create_task_group() as tasks, rig.running(rig.pump(former)) as first:
         await until(lambda: first.outcome)
     assert first.outcome is Outcome.LOST
-    assert First.made[0].errors == []
-    assert First.made[0].reasons == [CloseReason.LEASE_LOST]
-    assert sum(Second.made[0].batches, []) == ["a", "b"]
+    assert former.made[0].errors == []
+    assert former.made[0].reasons == [CloseReason.LEASE_LOST]
+    assert flat(later.made[0].batches) == ["a", "b"]
 
 
 async def test_who_does_not_own_the_partition_opens_no_processor(rig: Rig) -> None:
-    Made = recorder()
-    pump = rig.pump(Made)
+    processor = recorder()
+    pump = rig.pump(processor)
     rig.own("host-2")
     await pump.run()
     assert pump.outcome is Outcome.LOST
-    assert Made.made == []
+    assert processor.made == []
 
 
 # Resets
 
 
 async def test_after_a_reset_another_instance_goes_on_there(rig: Rig) -> None:
-    Made = recorder()
+    processor = recorder()
     rig.feed(*"abc")
-    async with rig.running(rig.pump(Made)) as pump:
+    async with rig.running(rig.pump(processor)) as pump:
         await until(lambda: rig.checkpoint == 2)
         await anyio.to_thread.run_sync(lambda: rig.topic.group(GROUP).reset(1, force=True))
         pump.look()
         await until(lambda: rig.checkpoint == 2)
-    first, second = Made.made
+    first, second = processor.made
     assert first.calls == ["open", "process", "close"]
     assert first.context.lost.is_set()
     assert second.batches == [["b", "c"]]
@@ -536,18 +553,18 @@ async def test_what_was_handed_over_before_a_reset_is_not_checkpointed(rig: Rig)
     errors: list[BaseException] = []
 
     async def handle(self: Recorder, context: Any, events: Any) -> None:
-        if len(Made.made) == 1:
+        if len(processor.made) == 1:
             await anyio.to_thread.run_sync(lambda: rig.topic.group(GROUP).reset(0, force=True))
         try:
             await context.checkpoint()
         except eventlog.PreconditionFailedError as error:
             errors.append(error)
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"abc")
-    async with rig.running(rig.pump(Made, max_batch=2)):
+    async with rig.running(rig.pump(processor, max_batch=2)):
         await until(lambda: rig.checkpoint == 2)
-    first, second = Made.made
+    first, second = processor.made
     assert first.batches == [["a", "b"]]
     assert first.errors == []
     assert second.batches == [["a", "b"], ["c"]]
@@ -559,39 +576,39 @@ async def test_a_transaction_of_what_was_handed_over_before_a_reset_stores_nothi
 ) -> None:
     async def handle(self: Recorder, context: Any, events: Any) -> None:
         async with context.transaction() as tx:
-            tx.append("dead", str(len(Made.made)))
-            if len(Made.made) == 1:
+            tx.append("dead", str(len(processor.made)))
+            if len(processor.made) == 1:
                 await anyio.to_thread.run_sync(lambda: rig.topic.group(GROUP).reset(1, force=True))
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"abc")
-    async with rig.running(rig.pump(Made)):
+    async with rig.running(rig.pump(processor)):
         await until(lambda: rig.checkpoint == 2)
     assert bodies(rig.dead.read(0)) == ["2"]
-    assert Made.made[0].errors == []
-    assert Made.made[1].batches == [["b", "c"]]
+    assert processor.made[0].errors == []
+    assert processor.made[1].batches == [["b", "c"]]
 
 
 # Pausing
 
 
 async def test_paused_it_hands_over_nothing_and_still_ends_and_looks(rig: Rig) -> None:
-    Made = recorder()
-    pump = rig.pump(Made)
+    processor = recorder()
+    pump = rig.pump(processor)
     pump.pause()
     rig.feed("a")
     async with rig.running(pump):
         await until(lambda: pump.status().state == "waiting")
         await anyio.wait_all_tasks_blocked()
         assert pump.status().paused
-        assert Made.made[0].batches == []
+        assert processor.made[0].batches == []
         pump.resume()
         await until(lambda: rig.checkpoint == 0)
         pump.pause()
         rig.feed("b")
         await anyio.wait_all_tasks_blocked()
     assert pump.outcome is Outcome.RELEASED
-    assert Made.made[0].batches == [["a"]]
+    assert processor.made[0].batches == [["a"]]
 
 
 # Automatic checkpoints
@@ -600,16 +617,16 @@ async def test_paused_it_hands_over_nothing_and_still_ends_and_looks(rig: Rig) -
 async def test_automatic_checkpoints_are_one_in_an_interval_and_one_at_the_end(rig: Rig) -> None:
     async def handle(self: Recorder, context: Any, events: Any) -> None: ...
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"ab")
-    pump = rig.pump(Made, checkpoint="auto", checkpoint_interval=10, max_batch=1)
+    pump = rig.pump(processor, checkpoint="auto", checkpoint_interval=10, max_batch=1)
     async with rig.running(pump):
-        await until(lambda: len(Made_batches(Made)) == 2 and rig.clock.waits() == [10])
+        await until(lambda: len(batches_of(processor)) == 2 and rig.clock.waits() == [10])
         assert rig.checkpoint == 0
         rig.clock.advance(10)
         await until(lambda: rig.checkpoint == 1)
         rig.feed("c")
-        await until(lambda: len(Made_batches(Made)) == 3)
+        await until(lambda: len(batches_of(processor)) == 3)
         await until(lambda: rig.clock.waits() == [10])
         assert rig.checkpoint == 1
         pump.hand_over()
@@ -642,13 +659,13 @@ async def test_a_store_that_is_down_holds_up_the_beginning_and_the_end_and_no_wo
 
     async def handle(self: Recorder, context: Any, events: Any) -> None: ...
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed("a")
-    pump = rig.pump(Made, checkpoint="auto", checkpoint_interval=10)
+    pump = rig.pump(processor, checkpoint="auto", checkpoint_interval=10)
     store.down = True
     async with rig.running(pump):
         await rig.until_retrying(pump)
-        assert Made.made == []
+        assert processor.made == []
         store.down = False
         rig.clock.advance(1)
         await until(lambda: rig.checkpoint == 0)
@@ -657,10 +674,10 @@ async def test_a_store_that_is_down_holds_up_the_beginning_and_the_end_and_no_wo
         rig.feed("b")
         await until(lambda: len(rig.reported) == 2)
         rig.feed("c")
-        await until(lambda: len(Made_batches(Made)) == 3)
+        await until(lambda: len(batches_of(processor)) == 3)
         pump.hand_over()
         await until(lambda: len(rig.reported) == 3 and rig.clock.waits())
-        assert Made.made[0].reasons == []
+        assert processor.made[0].reasons == []
         store.down = False
         rig.clock.advance(1)
     assert pump.outcome is Outcome.RELEASED
@@ -672,20 +689,24 @@ async def test_a_store_that_is_down_holds_up_the_beginning_and_the_end_and_no_wo
 
 
 async def test_open_is_tried_again_with_another_instance(rig: Rig) -> None:
-    async def open(self: Recorder, context: Any) -> None:  # noqa: A001 - the method's name
+    async def open(self: Recorder, context: Any) -> None:
         self.calls.append("open")
-        if len(Made.made) < 3:
+        if len(processor.made) < 3:
             raise ValueError("not yet")
 
-    Made = recorder(open=open)
+    processor = recorder(open=open)
     rig.feed("a")
-    async with rig.running(rig.pump(Made)) as pump:
+    async with rig.running(rig.pump(processor)) as pump:
         for _ in range(2):
             await rig.until_retrying(pump)
             rig.clock.advance(1)
             await until(lambda: not rig.clock.waits())
         await until(lambda: rig.checkpoint == 0)
-    assert [made.calls for made in Made.made] == [["open"], ["open"], ["open", "process", "close"]]
+    assert [made.calls for made in processor.made] == [
+        ["open"],
+        ["open"],
+        ["open", "process", "close"],
+    ]
     assert len(rig.reported) == 2
 
 
@@ -698,7 +719,7 @@ async def test_a_factory_that_fails_is_asked_again_and_an_end_does_not_wait_for_
     async with rig.running(rig.pump(fail)) as pump:
         await rig.until_retrying(pump)
         pump.stop()
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.RELEASED
     assert isinstance(rig.reported[0], OSError)
 
@@ -730,9 +751,9 @@ async def test_what_is_no_exception_ends_the_host(rig: Rig, method: str, kind: s
     methods: dict[str, Any] = {method: leave if kind == "plain" else leave_async}
     if method == "error":
         methods["handle"] = fail
-    Made = recorder(**methods)
+    processor = recorder(**methods)
     rig.feed("a")
-    pump = rig.pump(leave if method == "factory" else Made)
+    pump = rig.pump(leave if method == "factory" else processor)
     async with rig.running(pump):
         if method in ("idle", "close"):
             await until(lambda: rig.checkpoint == 0 and pump.status().state == "waiting")
@@ -741,11 +762,11 @@ async def test_what_is_no_exception_ends_the_host(rig: Rig, method: str, kind: s
             rig.clock.advance(1)
         if method == "close":
             pump.stop()
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.STOPPED
     assert isinstance(pump.error, SystemExit)
     if method in ("process", "idle", "error"):
-        assert Made.made[0].reasons == [CloseReason.FAILED]
+        assert processor.made[0].reasons == [CloseReason.FAILED]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -761,27 +782,27 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failure_of_the_handler(
             await future
         await context.checkpoint()
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed("a")
-    async with rig.running(rig.pump(Made)) as pump:
+    async with rig.running(rig.pump(processor)) as pump:
         await rig.until_retrying(pump)
         rig.clock.advance(1)
         await until(lambda: rig.checkpoint == 0)
-    assert [type(error) for error, _ in Made.made[0].errors] == [asyncio.CancelledError]
+    assert [type(error) for error, _ in processor.made[0].errors] == [asyncio.CancelledError]
     assert pump.outcome is Outcome.RELEASED
 
 
 async def test_a_log_that_is_closed_and_a_topic_that_is_deleted_end_the_host(
     rig: Rig, log: EventLog
 ) -> None:
-    Made = recorder()
-    async with rig.running(rig.pump(Made)) as pump:
+    processor = recorder()
+    async with rig.running(rig.pump(processor)) as pump:
         await until(lambda: pump.status().state == "waiting")
         log.delete_topic("cars")
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.STOPPED
     assert isinstance(pump.error, eventlog.TopicNotFoundError)
-    assert Made.made[0].reasons == [CloseReason.FAILED]
+    assert processor.made[0].reasons == [CloseReason.FAILED]
 
 
 async def test_a_handler_over_its_time_is_cancelled_and_has_failed(rig: Rig) -> None:
@@ -790,15 +811,15 @@ async def test_a_handler_over_its_time_is_cancelled_and_has_failed(rig: Rig) -> 
             await anyio.sleep_forever()
         await context.checkpoint()
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed("a")
-    async with rig.running(rig.pump(Made, handler_timeout=3)) as pump:
-        await until(lambda: Made_batches(Made) and rig.clock.waits() == [3])
+    async with rig.running(rig.pump(processor, handler_timeout=3)) as pump:
+        await until(lambda: batches_of(processor) and rig.clock.waits() == [3])
         rig.clock.advance(3)
         await rig.until_retrying(pump)
         rig.clock.advance(1)
         await until(lambda: rig.checkpoint == 0)
-    assert [type(error) for error, _ in Made.made[0].errors] == [TimeoutError]
+    assert [type(error) for error, _ in processor.made[0].errors] == [TimeoutError]
     assert pump.outcome is Outcome.RELEASED
 
 
@@ -814,15 +835,15 @@ async def test_status_tells_where_it_is(rig: Rig) -> None:
         await context.checkpoint()
         assert context.lag == 1
 
-    Made = recorder(handle=handle)
-    pump = rig.pump(Made, max_batch=2)
+    processor = recorder(handle=handle)
+    pump = rig.pump(processor, max_batch=2)
     assert pump.status() == (0, rig.epoch, "opening", None, None, False, 0, None)
     rig.feed(*"abc")
     async with rig.running(pump):
-        await until(lambda: Made_batches(Made))
+        await until(lambda: batches_of(processor))
         assert pump.status() == (0, rig.epoch, "processing", -1, 3, False, 0, None)
         go_on.set()
-        Made.handle = Recorder.handle  # type: ignore[method-assign]
+        processor.handle = Recorder.handle  # type: ignore[method-assign]
         await until(lambda: pump.status().state == "waiting" and rig.checkpoint == 2)
         assert pump.status() == (0, rig.epoch, "waiting", 2, 0, False, 0, None)
     assert pump.status() == (0, rig.epoch, "closed", 2, 0, False, 0, None)

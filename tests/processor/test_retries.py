@@ -23,13 +23,25 @@ from eventlog.processor.processor import (
     EventFailed,
 )
 from eventlog.processor.pump import Outcome
-from tests.processor.pumping import GROUP, PATIENCE, Recorder, Rig, bodies, recorder, until
+from tests.processor.pumping import (
+    GROUP,
+    PATIENCE,
+    Recorder,
+    Rig,
+    bodies,
+    flat,
+    recorder,
+    until,
+    until_count,
+    until_ended,
+)
 from tests.test_consumer import damage
 
 pytestmark = pytest.mark.anyio
 
 EXACT = RetryPolicy(jitter=0, initial_delay=1, max_delay=4)
 THREE = RetryPolicy(jitter=0, initial_delay=1, max_delay=4, max_attempts=3)
+ONCE: dict[str, Any] = {"retry": RetryPolicy(max_attempts=1), "dead_letter": "dead"}
 
 
 @pytest.fixture
@@ -73,10 +85,10 @@ def always(action: Any) -> Any:
 
 
 async def test_a_batch_that_failed_comes_again_after_delays_that_grow(rig: Rig) -> None:
-    Made = failing_at("b", times=4)
+    processor = failing_at("b", times=4)
     rig.feed(*"abc")
     delays = []
-    async with rig.running(rig.pump(Made, retry=EXACT)) as pump:
+    async with rig.running(rig.pump(processor, retry=EXACT)) as pump:
         for count in range(4):
             await rig.until_retrying(pump)
             assert pump.status().attempts == count + 1
@@ -84,13 +96,13 @@ async def test_a_batch_that_failed_comes_again_after_delays_that_grow(rig: Rig) 
             (delay,) = rig.clock.waits()
             delays.append(delay)
             rig.clock.advance(delay)
-            await until(lambda count=count: len(Made.made[0].batches) == count + 2)
+            await until_count(processor.made[0].batches, count + 2)
         await until(lambda: rig.checkpoint == 2)
         await until(lambda: pump.status().last_error is None)
         assert pump.status().attempts == 0
     assert delays == [1, 2, 4, 4]
-    assert Made.made[0].batches == [list("abc")] * 5
-    assert [events for _, events in Made.made[0].errors] == [list("abc")] * 4
+    assert processor.made[0].batches == [list("abc")] * 5
+    assert [events for _, events in processor.made[0].errors] == [list("abc")] * 4
 
 
 async def test_what_is_behind_the_checkpoint_comes_again_and_nothing_else(rig: Rig) -> None:
@@ -100,14 +112,14 @@ async def test_what_is_behind_the_checkpoint_comes_again_and_nothing_else(rig: R
                 raise ValueError
             await context.checkpoint(event)
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"abcd")
-    async with rig.running(rig.pump(Made, retry=EXACT)) as pump:
+    async with rig.running(rig.pump(processor, retry=EXACT)) as pump:
         await rig.until_retrying(pump)
         rig.clock.advance(1)
         await until(lambda: rig.checkpoint == 3)
-    assert Made.made[0].batches == [list("abcd"), list("cd")]
-    assert [events for _, events in Made.made[0].errors] == [list("cd")]
+    assert processor.made[0].batches == [list("abcd"), list("cd")]
+    assert [events for _, events in processor.made[0].errors] == [list("cd")]
 
 
 async def test_an_error_behind_the_last_checkpoint_is_told_and_nothing_comes_again(
@@ -117,36 +129,36 @@ async def test_an_error_behind_the_last_checkpoint_is_told_and_nothing_comes_aga
         await context.checkpoint()
         raise ValueError
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"ab")
-    async with rig.running(rig.pump(Made, max_batch=1)):
+    async with rig.running(rig.pump(processor, max_batch=1)):
         await until(lambda: rig.checkpoint == 1)
-    assert Made.made[0].batches == [["a"], ["b"]]
-    assert [events for _, events in Made.made[0].errors] == [[], []]
+    assert processor.made[0].batches == [["a"], ["b"]]
+    assert [events for _, events in processor.made[0].errors] == [[], []]
 
 
 async def test_an_order_ends_the_waiting_at_once(rig: Rig) -> None:
     for member, order in enumerate(["stop", "hand_over"]):
-        Made = failing_at("a")
+        processor = failing_at("a")
         if not member:
             rig.feed("a")
-        async with rig.running(rig.pump(Made, member=f"host-{member}")) as pump:
+        async with rig.running(rig.pump(processor, member=f"host-{member}")) as pump:
             await rig.until_retrying(pump)
             getattr(pump, order)()
-            await until(lambda pump=pump: pump.outcome)
+            await until_ended(pump)
         assert pump.outcome is Outcome.RELEASED
-        assert Made.made[0].calls == ["open", "process", "error", "close"]
+        assert processor.made[0].calls == ["open", "process", "error", "close"]
 
 
 async def test_a_reset_ends_the_waiting_at_once(rig: Rig) -> None:
-    Made = failing_at("a")
+    processor = failing_at("a")
     rig.feed(*"ab")
-    async with rig.running(rig.pump(Made)) as pump:
+    async with rig.running(rig.pump(processor)) as pump:
         await rig.until_retrying(pump)
         await anyio.to_thread.run_sync(lambda: rig.topic.group(GROUP).reset(1, force=True))
         pump.look()
         await until(lambda: rig.checkpoint == 1)
-    assert Made.made[1].batches == [["b"]]
+    assert processor.made[1].batches == [["b"]]
 
 
 @pytest.mark.parametrize("answer", [None, RETRY, "what?", ValueError("in error")])
@@ -156,13 +168,13 @@ async def test_whatever_error_does_but_decide_the_batch_comes_again(rig: Rig, an
             raise answer
         return answer
 
-    Made = failing_at("a", times=1, judge=judge)
+    processor = failing_at("a", times=1, judge=judge)
     rig.feed("a")
-    async with rig.running(rig.pump(Made, retry=EXACT)) as pump:
+    async with rig.running(rig.pump(processor, retry=EXACT)) as pump:
         await rig.until_retrying(pump)
         rig.clock.advance(1)
         await until(lambda: rig.checkpoint == 0)
-    assert Made.made[0].batches == [["a"], ["a"]]
+    assert processor.made[0].batches == [["a"], ["a"]]
     assert len(rig.reported) == (answer == "what?" or isinstance(answer, Exception))
 
 
@@ -184,13 +196,13 @@ async def test_without_an_error_method_it_is_retry(rig: Rig) -> None:
 
 
 async def test_stop_ends_the_host_with_the_error(rig: Rig) -> None:
-    Made = failing_at("b", judge=always(STOP))
+    processor = failing_at("b", judge=always(STOP))
     rig.feed(*"ab")
-    async with rig.running(rig.pump(Made, max_batch=1)) as pump:
-        await until(lambda: pump.outcome)
+    async with rig.running(rig.pump(processor, max_batch=1)) as pump:
+        await until_ended(pump)
     assert pump.outcome is Outcome.STOPPED
     assert str(pump.error) == "b is bad"
-    assert Made.made[0].reasons == [CloseReason.FAILED]
+    assert processor.made[0].reasons == [CloseReason.FAILED]
     assert rig.checkpoint == 0
 
 
@@ -208,13 +220,13 @@ async def until_dead(rig: Rig, pump: Any, checkpoint: int) -> None:
 async def test_when_the_attempts_are_used_up_events_go_alone_and_the_bad_ones_are_put_aside(
     rig: Rig,
 ) -> None:
-    Made = failing_at("b", "d")
+    processor = failing_at("b", "d")
     rig.feed(*"abcde")
-    async with rig.running(rig.pump(Made, retry=THREE, dead_letter="dead")) as pump:
+    async with rig.running(rig.pump(processor, retry=THREE, dead_letter="dead")) as pump:
         began = rig.clock.wall_us()
         await until_dead(rig, pump, 4)
     whole = list("abcde")
-    assert Made.made[0].batches == [whole, whole, whole, ["a"], ["b"], ["c"], ["d"], ["e"]]
+    assert processor.made[0].batches == [whole, whole, whole, ["a"], ["b"], ["c"], ["d"], ["e"]]
     (b, told_b), (d, told_d) = rig.dead_letters()
     assert (b, d) == ("b", "d")
     assert told_b.reason == "the attempts were used up"
@@ -239,22 +251,22 @@ async def test_when_the_attempts_are_used_up_events_go_alone_and_the_bad_ones_ar
 async def test_what_is_enough_the_policy_says(
     rig: Rig, policy: RetryPolicy, attempts: int | None
 ) -> None:
-    Made = failing_at("a", times=5)
+    processor = failing_at("a", times=5)
     rig.feed("a")
-    async with rig.running(rig.pump(Made, retry=policy, dead_letter="dead")) as pump:
+    async with rig.running(rig.pump(processor, retry=policy, dead_letter="dead")) as pump:
         await until_dead(rig, pump, 0)
-    assert len(Made.made[0].batches) == (attempts or 6)
+    assert len(processor.made[0].batches) == (attempts or 6)
     assert len(rig.dead_letters()) == (attempts is not None)
 
 
 async def test_without_a_topic_for_them_it_keeps_trying_at_the_longest_delay_and_says_so(
     rig: Rig,
 ) -> None:
-    Made = failing_at("b", times=8)
+    processor = failing_at("b", times=8)
     rig.feed(*"abc")
-    async with rig.running(rig.pump(Made, retry=THREE)) as pump:
-        await until(lambda: Made.made)
-        while len(Made.made[0].batches) < 7:
+    async with rig.running(rig.pump(processor, retry=THREE)) as pump:
+        await until(lambda: processor.made)
+        while len(processor.made[0].batches) < 7:
             if pump.status().state == "retrying" and rig.clock.waits():
                 rig.clock.advance(1)
             if pump.status().state == "failing" and rig.clock.waits():
@@ -264,28 +276,28 @@ async def test_without_a_topic_for_them_it_keeps_trying_at_the_longest_delay_and
             await anyio.lowlevel.checkpoint()
         assert rig.checkpoint == 0
         await until_dead(rig, pump, 2)
-    assert Made.made[0].batches[:5] == [list("abc")] * 3 + [["a"], ["b"]]
-    assert Made.made[0].batches[-1] == ["c"]
+    assert processor.made[0].batches[:5] == [list("abc")] * 3 + [["a"], ["b"]]
+    assert processor.made[0].batches[-1] == ["c"]
     assert rig.dead_letters() == []
 
 
 async def test_an_event_that_is_named_goes_aside_and_its_neighbours_go_together(rig: Rig) -> None:
-    Made = failing_at("c", named=True)
+    processor = failing_at("c", named=True)
     rig.feed(*"abcde")
-    async with rig.running(rig.pump(Made, retry=THREE, dead_letter="dead")) as pump:
+    async with rig.running(rig.pump(processor, retry=THREE, dead_letter="dead")) as pump:
         await until_dead(rig, pump, 4)
-    assert Made.made[0].batches == [list("abcde")] * 3 + [list("ab"), list("de")]
+    assert processor.made[0].batches == [list("abcde")] * 3 + [list("ab"), list("de")]
     ((text, told),) = rig.dead_letters()
     assert (text, told.attempts, told.last_error) == ("c", 3, "ValueError: c is bad")
 
 
 async def test_each_event_that_is_named_has_attempts_of_its_own(rig: Rig) -> None:
-    Made = failing_at("b", "d", times=2, named=True)
+    processor = failing_at("b", "d", times=2, named=True)
     rig.feed(*"abcd")
-    async with rig.running(rig.pump(Made, retry=THREE, dead_letter="dead")) as pump:
+    async with rig.running(rig.pump(processor, retry=THREE, dead_letter="dead")) as pump:
         await until_dead(rig, pump, 3)
     assert rig.dead_letters() == []
-    assert Made.made[0].batches == [list("abcd")] * 5
+    assert processor.made[0].batches == [list("abcd")] * 5
 
 
 async def test_an_event_of_another_batch_cannot_be_named(rig: Rig) -> None:
@@ -297,7 +309,11 @@ async def test_an_event_of_another_batch_cannot_be_named(rig: Rig) -> None:
 
     seen: list[Any] = []
     rig.feed(*"ab")
-    options = {"retry": RetryPolicy(max_attempts=1), "dead_letter": "dead", "max_batch": 1}
+    options: dict[str, Any] = {
+        "retry": RetryPolicy(max_attempts=1),
+        "dead_letter": "dead",
+        "max_batch": 1,
+    }
     async with rig.running(rig.pump(recorder(handle=handle), **options)):
         await until(lambda: rig.checkpoint == 1)
     assert [text for text, _ in rig.dead_letters()] == ["b"]
@@ -308,26 +324,26 @@ async def test_error_may_have_an_event_put_aside_at_once(
     rig: Rig, action: Any, dead: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of several, when it was found by going alone; each failure is asked about."""
-    Made = failing_at("b", judge=always(action))
+    processor = failing_at("b", judge=always(action))
     rig.feed(*"abc")
     with caplog.at_level(logging.WARNING, "eventlog"):
-        async with rig.running(rig.pump(Made, dead_letter="dead")):
+        async with rig.running(rig.pump(processor, dead_letter="dead")):
             await until(lambda: rig.checkpoint == 2)
-    assert Made.made[0].batches == [list("abc"), ["a"], ["b"], ["c"]]
-    assert [events for _, events in Made.made[0].errors] == [list("abc"), ["b"]]
+    assert processor.made[0].batches == [list("abc"), ["a"], ["b"], ["c"]]
+    assert [events for _, events in processor.made[0].errors] == [list("abc"), ["b"]]
     assert [text for text, _ in rig.dead_letters()] == dead
     assert "offset 1 was put aside" in caplog.text
 
 
 async def test_alone_an_event_may_be_worth_another_try(rig: Rig) -> None:
     """`error` says DEAD_LETTER of the batch, and RETRY of the event, which the policy allows."""
-    Made = failing_at(
+    processor = failing_at(
         "b", times=2, judge=lambda self, error, events: RETRY if len(events) == 1 else DEAD_LETTER
     )
     rig.feed(*"abc")
-    async with rig.running(rig.pump(Made, retry=THREE, dead_letter="dead")) as pump:
+    async with rig.running(rig.pump(processor, retry=THREE, dead_letter="dead")) as pump:
         await until_dead(rig, pump, 2)
-    assert Made.made[0].batches == [list("abc"), ["a"], ["b"], ["b"], ["c"]]
+    assert processor.made[0].batches == [list("abc"), ["a"], ["b"], ["b"], ["c"]]
     assert rig.dead_letters() == []
 
 
@@ -343,11 +359,15 @@ async def test_what_a_processor_has_not_checkpointed_is_not_when_an_event_is_put
         if event.text() == "e":
             await context.checkpoint()
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     rig.feed(*"abcd")
-    options = {"retry": RetryPolicy(max_attempts=1), "dead_letter": "dead", "max_batch": 1}
-    async with rig.running(rig.pump(Made, **options)):
-        await until(lambda: Made.made and ["d"] in Made.made[0].batches)
+    options: dict[str, Any] = {
+        "retry": RetryPolicy(max_attempts=1),
+        "dead_letter": "dead",
+        "max_batch": 1,
+    }
+    async with rig.running(rig.pump(processor, **options)):
+        await until(lambda: processor.made and ["d"] in processor.made[0].batches)
         assert [text for text, _ in rig.dead_letters()] == ["c"]
         assert rig.checkpoint == -1
         rig.feed("e")
@@ -370,7 +390,7 @@ async def test_with_automatic_checkpoints_what_was_finished_counts(rig: Rig) -> 
             max_batch=1,
         )
     ):
-        await until(lambda: rig.dead_letters())
+        await until(rig.dead_letters)
         assert rig.checkpoint == 2
 
 
@@ -385,10 +405,10 @@ async def test_a_dead_letter_and_its_checkpoint_are_one_commit(
         commits.append((len(rig.dead.read(0)), rig.checkpoint))
         return original(self, *given, **named)
 
-    Made = failing_at("a")
+    processor = failing_at("a")
     rig.feed("a")
-    async with rig.running(rig.pump(Made, retry=RetryPolicy(max_attempts=1), dead_letter="dead")):
-        await until(lambda: Made.made and Made.made[0].errors)
+    async with rig.running(rig.pump(processor, **ONCE)):
+        await until(lambda: processor.made and processor.made[0].errors)
         monkeypatch.setattr(type(rig.log), "commit", commit)
         await until(lambda: rig.checkpoint == 0)
     assert all(dead == (0 if checkpoint == -1 else 1) for dead, checkpoint in commits)
@@ -428,10 +448,10 @@ async def test_elsewhere_the_letter_comes_first_and_once_unless_the_process_ends
 
 
 async def test_a_topic_for_dead_letters_that_is_missing_is_waited_for(rig: Rig) -> None:
-    Made = failing_at("a")
+    processor = failing_at("a")
     rig.feed("a")
-    options = {"retry": RetryPolicy(max_attempts=1), "dead_letter": "later"}
-    async with rig.running(rig.pump(Made, **options)) as pump:
+    options: dict[str, Any] = {"retry": RetryPolicy(max_attempts=1), "dead_letter": "later"}
+    async with rig.running(rig.pump(processor, **options)) as pump:
         await rig.until_retrying(pump)
         assert isinstance(rig.reported[-1], LookupError)
         later = rig.log.create_topic("later", partitions=1)
@@ -448,7 +468,7 @@ async def test_a_transaction_that_was_stored_though_it_seemed_not_is_not_made_ag
 ) -> None:
     """The answer of a commit is lost; where the checkpoint is says what became of it."""
     original = type(rig.log).commit  # type: ignore[attr-defined]
-    lost = []
+    lost: list[Any] = []
 
     def commit(self: Any, *given: Any, **named: Any) -> Any:
         result = original(self, *given, **named)
@@ -461,16 +481,16 @@ async def test_a_transaction_that_was_stored_though_it_seemed_not_is_not_made_ag
         async with context.transaction() as tx:
             tx.append_batch("dead", bodies(events))
 
-    Made = recorder(handle=handle)
+    processor = recorder(handle=handle)
     monkeypatch.setattr(type(rig.log), "commit", commit)
     rig.feed(*"ab")
-    async with rig.running(rig.pump(Made, retry=EXACT)):
-        await until(lambda: rig.checkpoint == 1 and Made.made[0].errors)
+    async with rig.running(rig.pump(processor, retry=EXACT)):
+        await until(lambda: rig.checkpoint == 1 and processor.made[0].errors)
         rig.feed("c")
         await until(lambda: rig.checkpoint == 2)
     assert bodies(rig.dead.read(0)) == list("abc")
-    assert Made.made[0].batches == [["a", "b"], ["c"]]
-    assert [events for _, events in Made.made[0].errors] == [[]]
+    assert processor.made[0].batches == [["a", "b"], ["c"]]
+    assert [events for _, events in processor.made[0].errors] == [[]]
 
 
 # Reading that fails
@@ -484,39 +504,39 @@ async def test_a_damaged_batch_is_told_and_passed_by_only_if_error_says_so(
     for texts in ("ab", "cd", "ef"):
         rig.feed(*texts)
     damage(memory_log, 3)
-    Made = recorder(judge=always(action))
-    async with rig.running(rig.pump(Made)) as pump:
+    processor = recorder(judge=always(action))
+    async with rig.running(rig.pump(processor)) as pump:
         if action is RETRY:
             for count in range(3):
                 await rig.until_retrying(pump)
-                assert len(Made.made[0].errors) == count + 1
+                assert len(processor.made[0].errors) == count + 1
                 rig.clock.advance(10)
                 await until(lambda: not rig.clock.waits())
         else:
             await until(lambda: rig.checkpoint == 5)
-    assert sum(Made.made[0].batches, []) == list("ab" if action is RETRY else "abef")
-    error, events = Made.made[0].errors[0]
+    assert flat(processor.made[0].batches) == list("ab" if action is RETRY else "abef")
+    error, events = processor.made[0].errors[0]
     assert isinstance(error, CorruptBatchError)
     assert (error.first_offset, error.last_offset, events) == (2, 3, [])
     memory_log.delete_topic("cars")
 
 
 async def test_events_that_expired_unread_are_told_with_their_range(rig: Rig) -> None:
-    First, Second = recorder(), recorder()
+    former, later = recorder(), recorder()
     rig.feed(*"ab")
-    async with rig.running(rig.pump(First)):
+    async with rig.running(rig.pump(former)):
         await until(lambda: rig.checkpoint == 1)
     rig.feed(*"cdefg")
     rig.feed("h")
     rig.topic.configure(retention_bytes=1)
     rig.topic.expire()
-    async with rig.running(rig.pump(Second, member="host-2")):
+    async with rig.running(rig.pump(later, member="host-2")):
         await until(lambda: rig.checkpoint == 7)
-    ((error, events),) = Second.made[0].errors
+    ((error, events),) = later.made[0].errors
     assert isinstance(error, EventsExpiredError)
     assert (error.topic, error.partition, error.first, error.last) == ("cars", 0, 2, 6)
     assert events == []
-    assert Second.made[0].batches == [["h"]]
+    assert later.made[0].batches == [["h"]]
 
 
 async def test_idle_that_fails_is_judged_too_and_called_again(rig: Rig) -> None:
@@ -526,15 +546,17 @@ async def test_idle_that_fails_is_judged_too_and_called_again(rig: Rig) -> None:
         calls.append(1)
         raise ValueError("idle")
 
-    Made = recorder(idle=idle, judge=lambda self, error, events: STOP if len(calls) == 2 else None)
-    async with rig.running(rig.pump(Made)) as pump:
+    processor = recorder(
+        idle=idle, judge=lambda self, error, events: STOP if len(calls) == 2 else None
+    )
+    async with rig.running(rig.pump(processor)) as pump:
         for _ in range(2):
             await until(rig.clock.waits)
             rig.clock.advance(1)
             await until(lambda: not rig.clock.waits())
-        await until(lambda: pump.outcome)
+        await until_ended(pump)
     assert pump.outcome is Outcome.STOPPED
-    assert [events for _, events in Made.made[0].errors] == [[], []]
+    assert [events for _, events in processor.made[0].errors] == [[], []]
 
 
 # Events that end their process
@@ -555,7 +577,7 @@ async def crash(rig: Rig, member: str, *poison: str, **options: Any) -> list[lis
         await context.checkpoint()
 
     pump = rig.pump(handler=handle, member=member, **options)
-    pump._give_back = lambda: None  # type: ignore[method-assign] # the dead say nothing
+    pump.give_back = lambda: None  # type: ignore[method-assign] # the dead say nothing
     async with rig.running(pump):
         await until(lambda: pump.outcome or rig.topic_is_done())
     return batches
@@ -565,13 +587,17 @@ async def test_from_the_first_crash_on_events_go_alone_until_the_suspects_are_pa
     rig: Rig,
 ) -> None:
     rig.feed(*"abcdefgh")
-    options = {"max_batch": 4, "retry": RetryPolicy(max_attempts=2), "dead_letter": "dead"}
+    options: dict[str, Any] = {
+        "max_batch": 4,
+        "retry": RetryPolicy(max_attempts=2),
+        "dead_letter": "dead",
+    }
     assert await crash(rig, "host-1", "c", **options) == [list("abcd")]
     assert await crash(rig, "host-2", "c", **options) == [["a"], ["b"], ["c"]]
     assert await crash(rig, "host-3", "c", **options) == [["c"]]
     last = await crash(rig, "host-4", "c", **options)
     assert last[0] == ["d"]
-    assert sum(last, []) == list("defgh")
+    assert flat(last) == list("defgh")
     assert last[-1] == ["e", "f", "g", "h"] or len(last) == 5
     ((text, told),) = rig.dead_letters()
     assert (text, told.attempts, told.last_error) == ("c", 2, None)
@@ -582,26 +608,26 @@ async def test_without_a_limit_or_a_topic_such_an_event_goes_on_being_tried(rig:
     rig.feed(*"ab")
     for member in range(1, 4):
         assert (await crash(rig, f"unlimited-{member}", "b"))[-1][-1] == "b"
-    options = {"retry": RetryPolicy(max_attempts=1, initial_delay=5, max_delay=5, jitter=0)}
+    policy = RetryPolicy(max_attempts=1, initial_delay=5, max_delay=5, jitter=0)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(crash_and_note, rig, options)
+        tasks.start_soon(crash_and_note, rig, policy)
         await until(lambda: rig.clock.waits() == [5])
         rig.clock.advance(5)
     assert rig.dead_letters() == []
 
 
-async def crash_and_note(rig: Rig, options: Any) -> None:
-    assert await crash(rig, "patient", "b", **options) == [["b"]]
+async def crash_and_note(rig: Rig, policy: RetryPolicy) -> None:
+    assert await crash(rig, "patient", "b", retry=policy) == [["b"]]
 
 
 async def test_a_crash_counts_as_an_attempt_of_an_event_that_then_fails(rig: Rig) -> None:
     rig.feed("a")
-    options = {"retry": RetryPolicy(max_attempts=3), "dead_letter": "dead"}
+    options: dict[str, Any] = {"retry": RetryPolicy(max_attempts=3), "dead_letter": "dead"}
     for member in ("host-1", "host-2"):
         await crash(rig, member, "a", **options)
-    Made = failing_at("a")
-    async with rig.running(rig.pump(Made, member="host-3", **options)) as pump:
+    processor = failing_at("a")
+    async with rig.running(rig.pump(processor, member="host-3", **options)) as pump:
         await until_dead(rig, pump, 0)
-    assert len(Made.made[0].batches) == 2
+    assert len(processor.made[0].batches) == 2
     assert [told.attempts for _, told in rig.dead_letters()] == [3]
