@@ -136,7 +136,14 @@ class World:
 
     # What readers do
 
-    def start(self, actor: str, group: str = GROUP, place: Place = HERE, offset: int = 0) -> None:
+    def start(
+        self,
+        actor: str,
+        group: str = GROUP,
+        place: Place = HERE,
+        offset: int = 0,
+        epoch: int = 0,
+    ) -> None:
         since = self.tick()
         self.note(
             Kind.STARTED,
@@ -146,6 +153,7 @@ class World:
             partition=place.partition,
             group=group,
             offset=offset,
+            epoch=epoch,
         )
 
     def read(self, actor: str, *offsets: int, place: Place = HERE) -> None:
@@ -532,6 +540,41 @@ def a_consumer_makes_checkpoints_though_another_has_taken_over(world: World) -> 
     world.checkpoint("r5", 9)
 
 
+@breaks(Fault.OWNED_TWICE)
+def two_hosts_own_a_partition_under_one_epoch(world: World) -> None:
+    world.start("h1/0", epoch=1)
+    world.start("h2/0", epoch=1)
+
+
+@breaks(Fault.OWNED_TWICE)
+def a_host_is_given_events_though_a_later_owner_was(world: World) -> None:
+    world.start("h1/0", epoch=1)
+    world.read("h1/0", 9)
+    world.start("h2/0", epoch=2)
+    world.read("h2/0", 9)
+    world.read("h1/0", 10)
+
+
+@breaks(Fault.FORMER_OWNER)
+def a_checkpoint_on_its_way_is_stored_when_the_next_owner_has_begun(world: World) -> None:
+    world.start("h1/0", epoch=1)
+    world.read("h1/0", 9)
+    since = world.about_group(Kind.CHECKPOINTING, "h1/0", 9)
+    world.start("h2/0", epoch=2)
+    world.about_group(Kind.CHECKPOINTED, "h1/0", 9, since)
+    world.read("h2/0", 9, 10)
+    world.checkpoint("h2/0", 10)
+
+
+@breaks(Fault.MOVED_AND_GIVEN_AGAIN)
+def a_partition_moved_in_good_order_without_its_checkpoint(world: World) -> None:
+    world.start("h1/0", epoch=1)
+    world.read("h1/0", 9)
+    world.about_group(Kind.CLOSED, "h1/0", 9)
+    world.start("h2/0", epoch=2)
+    world.read("h2/0", 9, 10)
+
+
 @breaks(Fault.TORN)
 def half_of_a_transaction_is_there(world: World) -> None:
     for label in ("tx/x", "tx/y"):
@@ -724,6 +767,41 @@ def a_producer_with_a_name_leaves_numbers_out(world: World) -> None:
     world.answer(Kind.DUPLICATE, "p:9", "p2")
 
 
+def a_partition_is_handed_over(world: World) -> None:
+    world.start("h1/0", epoch=1)
+    world.read("h1/0", 9)
+    world.checkpoint("h1/0", 9)
+    world.about_group(Kind.CLOSED, "h1/0", 9)
+    world.start("h2/0", epoch=2)
+    world.read("h2/0", 10)
+
+
+def a_host_that_closed_in_good_order_was_reset(world: World) -> None:
+    a_partition_is_handed_over(world)
+    world.reset(8)
+    world.start("h3/0", epoch=3)
+    world.read("h3/0", 9, 10)
+
+
+def a_dead_host_leaves_a_batch_to_the_next_one(world: World) -> None:
+    world.start("h1/0", epoch=1)
+    world.read("h1/0", 9)
+    world.start("h2/0", epoch=2)
+    world.read("h2/0", 9, 10)
+
+
+def a_host_is_given_its_batch_again(world: World) -> None:
+    for number in range(2):
+        world.start(f"h1/0.{number}", epoch=1)
+        world.read(f"h1/0.{number}", 9)
+    world.checkpoint("h1/0.1", 9)
+
+
+def a_host_that_was_paused_is_given_what_was_on_its_way(world: World) -> None:
+    world.note(Kind.PAUSED, "h1")
+    a_host_is_given_events_though_a_later_owner_was(world)
+
+
 ALLOWED: tuple[Allowed, ...] = (
     a_group_that_was_reset_is_given_events_again,
     a_reader_that_was_reset_goes_back,
@@ -736,6 +814,11 @@ ALLOWED: tuple[Allowed, ...] = (
     a_topic_is_gone_that_was_deleted,
     a_fenced_producer_sends_and_is_refused,
     a_producer_with_a_name_leaves_numbers_out,
+    a_partition_is_handed_over,
+    a_host_that_closed_in_good_order_was_reset,
+    a_dead_host_leaves_a_batch_to_the_next_one,
+    a_host_is_given_its_batch_again,
+    a_host_that_was_paused_is_given_what_was_on_its_way,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import anyio
 
@@ -12,7 +12,7 @@ from eventlog.errors import ClosedError, PartitionNotFoundError, TopicNotFoundEr
 from eventlog.processor.hold import Site
 from eventlog.processor.processor import CloseReason
 
-__all__ = ["GONE", "Condition", "EndedError", "MovedError", "State", "is_fatal"]
+__all__ = ["GONE", "Condition", "EndedError", "MovedError", "PartitionStatus", "State", "is_fatal"]
 
 _logger: Final = logging.getLogger("eventlog")
 
@@ -49,6 +49,32 @@ class EndedError(Exception):
 
 class MovedError(Exception):
     """A person has moved the group: the session is over, and another begins there."""
+
+
+class PartitionStatus(NamedTuple):
+    """How the processing of a partition is.
+
+    Attributes:
+        partition: its number.
+        epoch: that of the host's hold on it.
+        state: ``opening``, ``processing``, ``waiting`` (for events), ``retrying`` (after a delay,
+            something that failed), ``failing`` (likewise, but more often than the policy allows,
+            since there is no topic for dead letters), ``closing`` or ``closed``.
+        offset: the last event that is checkpointed; None before that is known.
+        lag: how many events there are behind it; None if that is not known.
+        paused: whether nothing is handed over.
+        attempts: how often what failed last was handed over; 0 if it has succeeded.
+        last_error: what failed last; None if it has succeeded.
+    """
+
+    partition: int
+    epoch: int
+    state: State
+    offset: int | None
+    lag: int | None
+    paused: bool
+    attempts: int
+    last_error: BaseException | None
 
 
 class Condition:

@@ -26,7 +26,7 @@ import math
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio
 
@@ -38,7 +38,7 @@ from eventlog.processor.condition import (
     Condition,
     EndedError,
     MovedError,
-    State,
+    PartitionStatus,
     is_fatal,
 )
 from eventlog.processor.feed import Feed
@@ -81,32 +81,6 @@ class Outcome(enum.Enum):
 
     STOPPED = "stopped"
     """With an error that the host is to end with; otherwise as RELEASED."""
-
-
-class PartitionStatus(NamedTuple):
-    """How the processing of a partition is.
-
-    Attributes:
-        partition: its number.
-        epoch: that of the host's hold on it.
-        state: ``opening``, ``processing``, ``waiting`` (for events), ``retrying`` (after a delay,
-            something that failed), ``failing`` (likewise, but more often than the policy allows,
-            since there is no topic for dead letters), ``closing`` or ``closed``.
-        offset: the last event that is checkpointed; None before that is known.
-        lag: how many events there are behind it; None if that is not known.
-        paused: whether nothing is handed over.
-        attempts: how often what failed last was handed over; 0 if it has succeeded.
-        last_error: what failed last; None if it has succeeded.
-    """
-
-    partition: int
-    epoch: int
-    state: State
-    offset: int | None
-    lag: int | None
-    paused: bool
-    attempts: int
-    last_error: BaseException | None
 
 
 class Pump:

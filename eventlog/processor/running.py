@@ -377,21 +377,19 @@ class Running:
         finally:
             del self._owned[partition]
             self.look()
-        outcome = pump.outcome
-        if pump.is_gone and isinstance(pump.error, _GONE):
-            outcome = Outcome.LOST
+        is_gone = pump.is_gone and isinstance(pump.error, _GONE)
         if pump.left_behind is not None:
             self._leave_behind(partition, owned, pump.left_behind)
-        if outcome is Outcome.STOPPED:
+        if pump.error is not None and not is_gone:
             self.failure = self.failure or pump.error
             self.stopping = True
-        elif outcome is Outcome.LOST and owned.lease.held():
+        elif (is_gone or pump.outcome is Outcome.LOST) and owned.lease.held():
             # The checkpoint says so, or the topic, and the document not yet, or never.
             _logger.warning(
                 "group %r, partition %d is this host's, but cannot be opened: %s",
                 self._settings.group,
                 partition,
-                pump.why_lost,
+                pump.why_lost or pump.error,
             )
             self._resting.add(partition)
             self._tasks.start_soon(self._rest, partition)

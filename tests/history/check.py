@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from tests.history import grouping, reading, storing
+from tests.history import grouping, owning, reading, storing
 from tests.history.contents import LogContents
 from tests.history.evidence import Evidence, Finding
 from tests.history.records import Record
@@ -29,6 +29,9 @@ RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     grouping.moved_back,
     grouping.explained,
     grouping.fenced_consumers,
+    owning.one_owner,
+    owning.former_owners,
+    owning.planned_moves,
     grouping.whole_transactions,
     grouping.exactly_once,
 )

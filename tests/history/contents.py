@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from eventlog import EventLog, OffsetOutOfRangeError, StoredEvent, Topic
+from eventlog.blobs import BlobStore
 from eventlog.positions import microseconds
 
 __all__ = [
@@ -72,16 +73,17 @@ class LogContents(NamedTuple):
     checkpoints: Mapping[tuple[str, str, int], int] = {}
 
 
-def read_log(log: EventLog) -> LogContents:
-    """All topics and groups of a log that nobody writes to any more."""
+def read_log(log: EventLog, *stores: BlobStore) -> LogContents:
+    """All topics and groups of a log that nobody writes to any more; groups in other stores too."""
     partitions = {}
     checkpoints = {}
     for topic in log.topics():
         for partition in range(topic.partitions):
             partitions[name_of(topic), partition] = _read_partition(topic, partition)
-        for group in topic.groups():
-            for partition, checkpoint in group.checkpoints().items():
-                checkpoints[name_of(topic), group.name, partition] = checkpoint.offset
+        for store in (log.blobs, *stores):
+            for group in topic.groups(store):
+                for partition, checkpoint in group.checkpoints().items():
+                    checkpoints[name_of(topic), group.name, partition] = checkpoint.offset
     return LogContents(partitions, checkpoints)
 
 

@@ -40,6 +40,10 @@ class Fault(enum.StrEnum):
     CHECKPOINT_INVENTED = "a checkpoint is one that nobody made"
     CONSUMER_NOT_FENCED = "a consumer made checkpoints though a later one had taken over"
 
+    OWNED_TWICE = "two hosts had a partition at the same time"
+    FORMER_OWNER = "a former owner's checkpoint was stored, and the next owner did not see it"
+    MOVED_AND_GIVEN_AGAIN = "an event was given again though its partition moved in good order"
+
     TORN = "a transaction took effect in part"
     PROCESSED_TWICE = "an event was processed twice that was to be processed exactly once"
 

@@ -61,6 +61,12 @@ class Kind(enum.StrEnum):
     RESET = enum.auto()
     """It was."""
 
+    CLOSED = enum.auto()
+    """The actor, a host, is done with `partition` in good order, and has finished all up to
+    `offset`."""
+    PAUSED = enum.auto()
+    """Somebody stops the process whose actors' names begin with this one's and a ``/``."""
+
     COMMITTING = enum.auto()
     """The `transaction` is complete, and its commit begins."""
     COMMITTED = enum.auto()
@@ -81,6 +87,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         since: when that which it is the outcome of was begun.
         label: what tells an event from all others; its body begins with it.
         source: the event it was made from, by a pipeline that makes one of each exactly once.
+        epoch: of a host that begins to read a partition that it owns.
     """
 
     kind: Kind
@@ -97,6 +104,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     group: str = ""
     transaction: str = ""
     source: Source | None = None
+    epoch: int = 0
 
     @property
     def begun(self) -> float:

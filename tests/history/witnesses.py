@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from eventlog import EventLogError, Receipt, StoredEvent, Topic
 from tests.history.contents import label_of, name_of
 from tests.history.records import Kind, Record, Recorder
 
-__all__ = ["GroupWitness", "ProducerWitness", "ReaderWitness", "Settled", "TransactionWitness"]
+__all__ = [
+    "GroupWitness",
+    "OwnerWitness",
+    "ProducerWitness",
+    "ReaderWitness",
+    "Settled",
+    "TransactionWitness",
+]
 
 
 class Settled(Protocol):
@@ -87,6 +94,8 @@ class ReaderWitness:
     Args:
         since: a moment before it was made.
         start: where it begins, unless its group has a checkpoint; -1 if nobody knows.
+        partitions: those it reads; all unless given.
+        epoch: under which a host owns them; 0 if it is none.
     """
 
     def __init__(
@@ -98,6 +107,8 @@ class ReaderWitness:
         since: float,
         group: str = "",
         start: int | Mapping[int, int] = 0,
+        partitions: Iterable[int] | None = None,
+        epoch: int = 0,
     ) -> None:
         self.actor = actor
         self.group = group
@@ -111,8 +122,9 @@ class ReaderWitness:
                 partition=partition,
                 since=since,
                 offset=start if isinstance(start, int) else start[partition],
+                epoch=epoch,
             )
-            for partition in range(topic.partitions)
+            for partition in (range(topic.partitions) if partitions is None else partitions)
         )
 
     def record(self, kind: Kind, **fields: str | float) -> Record:
@@ -164,9 +176,9 @@ class GroupWitness(ReaderWitness):
         *,
         since: float,
         group: str,
-        start: int | Mapping[int, int] = 0,
+        **more: Any,
     ) -> None:
-        super().__init__(recorder, actor, topic, since=since, group=group, start=start)
+        super().__init__(recorder, actor, topic, since=since, group=group, **more)
         self._under_way: dict[int, int] = {}
         self._checkpointed: dict[int, int] = {}
         self._since = 0.0
@@ -194,6 +206,44 @@ class GroupWitness(ReaderWitness):
             for partition, offset in self._under_way.items()
         )
         self._checkpointed |= self._under_way
+
+
+class OwnerWitness(GroupWitness):
+    """A host that owns a partition, from when it is given the first events of it.
+
+    Its actor is another one for every partition, epoch, and time that events are given again.
+
+    Args:
+        name: of the process.
+        start: where the group begins.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        name: str,
+        topic: Topic,
+        *,
+        group: str,
+        partition: int,
+        epoch: int,
+        number: int = 0,
+        start: int = 0,
+    ) -> None:
+        super().__init__(
+            recorder,
+            f"{name}/{group}/{partition}.{epoch}.{number}",
+            topic,
+            since=time.monotonic(),
+            group=group,
+            start=start,
+            partitions=(partition,),
+            epoch=epoch,
+        )
+
+    def closed(self, partition: int, offset: int) -> None:
+        """It has closed the partition in good order, and finished all up to `offset`."""
+        self._recorder.write([self.record(Kind.CLOSED, partition=partition, offset=offset)])
 
 
 class TransactionWitness:

@@ -28,7 +28,7 @@ QUICK: Final = ProcessorOptions(lease_duration=20, renew_interval=0.2, max_wait=
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition, as long as it may take."""
     with anyio.fail_after(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - much of it is in other threads and processes
             await anyio.sleep(0.005)
 
 
