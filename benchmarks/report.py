@@ -122,6 +122,40 @@ SPECS: Final[Mapping[str, Spec]] = {
     ),
     "delivery-task-99": Spec("... 99th percentile", "ms", at_most=1.0),
     "idle-followers": Spec("100 idle followers in a process", "% of a core", at_most=1.0),
+    "host-16-async": Spec("host, 16 partitions, coroutine that does nothing", _RATE, at_least=1.0),
+    "host-16-plain": Spec("... plain function", _RATE, at_least=1.0),
+    "host-1-async": Spec("host, 1 partition, coroutine that does nothing", _RATE, at_least=1.0),
+    "host-1-plain": Spec("... plain function", _RATE, at_least=1.0),
+    "host-join": Spec("a host joins 10 others: settled", "ms", at_most=1.0),
+    "host-join-moved": Spec("... partitions moved, to those that must", "moves", at_most=1.0),
+    "host-leave": Spec("one of 11 hosts leaves: settled", "ms", at_most=1.0),
+    "host-leave-moved": Spec("... partitions moved, to those that must", "moves", at_most=1.0),
+    "balance-join-moved": Spec(
+        "simulated: a host joins 10, 1000 partitions: moved, to the fewest",
+        "partitions",
+        at_most=1.0,
+    ),
+    "balance-join-intervals": Spec("... settled after", "intervals", at_most=1.0),
+    "balance-leave-moved": Spec(
+        "simulated: one of 10 leaves: moved, to the fewest", "partitions", at_most=1.0
+    ),
+    "balance-leave-intervals": Spec("... settled after", "intervals", at_most=1.0),
+    "balance-join-azure": Spec(
+        "simulated: a host joins 10: settled after, to azure-eventhub", "intervals", at_most=1.0
+    ),
+    "store-calls-16": Spec(
+        "simulated: store calls per host and interval, 16 partitions, to 3", "calls", at_most=1.0
+    ),
+    "store-calls-1000": Spec("... 1000 partitions", "calls", at_most=1.0),
+    "store-calls-10000": Spec("... 10,000 partitions", "calls", at_most=1.0),
+    "store-calls-16-azure": Spec("... 16 partitions, to azure-eventhub", "calls", at_most=1.0),
+    "store-calls-1000-azure": Spec("... 1000 partitions, to azure-eventhub", "calls", at_most=1.0),
+    "store-calls-10000-azure": Spec(
+        "... 10,000 partitions, to azure-eventhub", "calls", at_most=1.0
+    ),
+    "simulation-large": Spec(
+        "an hour of 100 hosts and 10,000 partitions, simulated", "s", at_most=1.0
+    ),
     "import": Spec("import eventlog", "ms", at_most=1.0),
 }
 """Every row there is, in the order of the table."""

@@ -221,7 +221,7 @@ def require_verb(words: Sequence[str]) -> None:
 
 def _takes_value(command: click.Command, name: str) -> bool:
     """Whether an option, which must exist, is followed by a value."""
-    for parameter in command.get_params(click.Context(command)):
+    for parameter in command.get_params(click.Context(command, help_option_names=["-h", "--help"])):
         if isinstance(parameter, click.Option) and name in parameter.opts:
             return not (parameter.is_flag or parameter.count)
     raise AssertionError(f"{command.name} has no option {name}")

@@ -3,19 +3,23 @@
 On a terminal a table has a header, numbers have separators and sizes units. In a pipe a row is a
 line, columns are separated by tabs, numbers and sizes are plain, and nothing is wrapped or
 coloured. What is absent or unlimited reads ``none`` in both.
+
+On a terminal that is too narrow, titles take several lines, and then columns are left out that the
+verb says can be; only if that does not do are values folded. In a pipe all columns are there.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from eventlog.cli import output
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 __all__ = [
@@ -30,8 +34,10 @@ __all__ = [
     "show_fields",
     "show_row",
     "show_table",
+    "terminal",
 ]
 
+_UNLIMITED: Final = 100_000
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DURATION_UNITS: Final = {
     "d": timedelta(days=1),
@@ -116,11 +122,24 @@ def pretty(value: Value) -> str:
 
 
 def show_table(
-    titles: Sequence[str], rows: Sequence[Sequence[Value]], *, header: bool = False
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Value]],
+    *,
+    header: bool = False,
+    optional: Sequence[str] = (),
 ) -> None:
-    """Print a table; `header` asks for a line of titles in a pipe too."""
+    """Print a table.
+
+    Args:
+        titles: of the columns.
+        rows: a value for each column.
+        header: whether to print a line of titles in a pipe too.
+        optional: titles of columns that a narrow terminal does without, least important first.
+    """
     if output.is_terminal():
-        _show_on_terminal(titles, rows)
+        output.flush()
+        console = terminal()
+        console.print(rich_table(console, titles, rows, optional=optional))
         return
     if header:
         output.write_line("\t".join(titles))
@@ -149,24 +168,52 @@ def field_lines(fields: Sequence[tuple[str, Value]]) -> list[str]:
     return [f"{name:<{width}}  {pretty(value)}" for name, value in fields]
 
 
-def rich_table(titles: Sequence[str], rows: Sequence[Sequence[Value]]) -> Table:
-    """A table as a person reads it."""
+def terminal() -> Console:
+    """Standard output, for tables."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def rich_table(
+    console: Console,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Value]],
+    *,
+    optional: Sequence[str] = (),
+) -> Table:
+    """A table as a person reads it, as wide as `console` at most; see `show_table`."""
+    unlimited = console.options.update(width=_UNLIMITED)
+    for narrower in _narrower(titles, optional):
+        table = _table(titles, rows, narrower)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+    kept = {title: title for title in titles if title not in optional}
+    return _table(titles, rows, kept)
+
+
+def _narrower(titles: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str]]:
+    """What is shown, narrower each time: the columns that are left, and how they are titled."""
+    yield {title: title for title in titles}
+    for count in range(len(optional) + 1):
+        left_out = optional[:count]
+        yield {title: title.replace(" ", "\n") for title in titles if title not in left_out}
+
+
+def _table(
+    titles: Sequence[str], rows: Sequence[Sequence[Value]], shown: Mapping[str, str]
+) -> Table:
+    """Of the columns `shown`, with other titles; if it has no room, values are folded."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column, title in enumerate(titles):
+    columns = [column for column, title in enumerate(titles) if title in shown]
+    for column in columns:
         numeric = any(isinstance(row[column], int) for row in rows)
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(shown[titles[column]], justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(pretty(value)) for value in row))
+        table.add_row(*(Text(pretty(row[column])) for column in columns))
     return table
-
-
-def _show_on_terminal(titles: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
-    from rich.console import Console
-
-    output.flush()
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    console.print(rich_table(titles, rows))

@@ -104,15 +104,18 @@ def process(settings: RunSettings, *, attend: Callable[[Callable[[], None]], obj
     target = load(settings.target)
     _log_to_standard_error(settings.log_level)
     with _opened(settings, options) as (topic, store):
-        host = EventProcessorHost(
-            topic,
-            group=settings.group,
-            processor=target.processor,
-            handler=target.handler,
-            store=store,
-            host_name=settings.host_name,
-            options=options,
-        )
+        try:
+            host = EventProcessorHost(
+                topic,
+                group=settings.group,
+                processor=target.processor,
+                handler=target.handler,
+                store=store,
+                host_name=settings.host_name,
+                options=options,
+            )
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(describe(error)) from error
         attend(host.stop)
         try:
             host.run_sync()
@@ -131,6 +134,8 @@ def _opened(
             eventlog.open(settings.location, create=False, durability=None)
         )
         topic = log.topic(settings.topic)
+        if options.dead_letter == settings.topic:
+            raise click.UsageError("--dead-letter is another topic than --topic")
         if options.dead_letter is not None:
             log.topic(options.dead_letter)
         store = None if settings.store is None else blobs.open(settings.store)

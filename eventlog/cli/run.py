@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -9,6 +10,7 @@ import click
 import msgspec
 
 from eventlog.cli import arguments
+from eventlog.cli.failures import warn
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 from eventlog.cli.processing import LOG_LEVELS, OVERTIME, RunSettings, check, process
 from eventlog.cli.stores import store_option
@@ -116,6 +118,7 @@ def run(
     TIME is a number of seconds, or has a unit: 500ms, 30s, 5m.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    _warn_of_what_does_nothing(given, max_attempts)
     if "lease_duration" in given:
         given.setdefault("renew_interval", given["lease_duration"] / 3)
     settings = RunSettings(
@@ -137,6 +140,16 @@ def run(
     patience = settings.processor_options().grace + OVERTIME
     line = _encode(settings) + b"\n"
     return run_workers(line, processes, patience=patience, debug=invocation.debug)
+
+
+def _warn_of_what_does_nothing(given: Mapping[str, Any], max_attempts: int | None) -> None:
+    if max_attempts is not None and "dead_letter" not in given:
+        warn(
+            "--max-attempts without --dead-letter: there is nowhere to put what keeps failing, so "
+            "it goes on being tried"
+        )
+    if "checkpoint_interval" in given and given.get("checkpoint") != "auto":
+        warn("--checkpoint-interval does nothing without --checkpoint auto")
 
 
 def _fixed(start: Anchor | int | datetime | None) -> int | str | None:

@@ -21,12 +21,17 @@ import signal
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
-from eventlog.cli.failures import FAILED, describe
+from eventlog.cli.failures import FAILED, USAGE, describe
 
 __all__ = ["CANNOT_BEGIN", "Event", "Supervisor", "Worker", "ending", "supervise"]
 
-CANNOT_BEGIN: Final = 2
-"""The exit code of a worker that was told something wrong: another one would fare no better."""
+CANNOT_BEGIN: Final = 118
+"""The exit code of a worker that was told something wrong: another one would fare no better.
+
+No handler means that by it: it is none of the small numbers that programs choose, none of
+``sysexits.h`` (64 to 78), of a shell (from 125), of a signal (128 and the signal) or of a negative
+number (256 less that).
+"""
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
@@ -152,7 +157,7 @@ class Supervisor:
                 self._exit_code = FAILED
         elif code == CANNOT_BEGIN:
             self._say(f"{name} could not begin: the others end too")
-            self._exit_code = CANNOT_BEGIN
+            self._exit_code = USAGE
             self._end()
         else:
             self._start_again(place, f"{name} {ending(code)}")

@@ -35,6 +35,7 @@ def load(text: str) -> Target:
     module_name, colon, path = text.partition(":")
     if not (module_name and colon and path):
         raise click.UsageError(f"{text!r} is not MODULE:PROCESSOR, as in 'shop.fraud:Fraud'")
+    _refuse_file(module_name, path)
     found = _import(module_name)
     for name in path.split("."):
         try:
@@ -42,6 +43,17 @@ def load(text: str) -> Target:
         except AttributeError:
             raise click.UsageError(f"module {module_name!r} has no {path!r}") from None
     return _target(text, found)
+
+
+def _refuse_file(name: str, path: str) -> None:
+    """People name the file, as for ``python``: say what it is to be instead."""
+    file = Path(name)
+    if len(file.parts) == 1 and not name.startswith(".") and not file.is_file():
+        return
+    inside = not file.is_absolute() and ".." not in file.parts
+    module = ".".join(file.with_suffix("").parts) if inside else file.stem
+    where = "" if inside else ", where it is found as 'python -m' finds it"
+    raise click.UsageError(f"{name!r} is a path: give the module's name, '{module}:{path}'{where}")
 
 
 def _import(name: str) -> Any:
@@ -73,6 +85,8 @@ def _target(text: str, found: Any) -> Target:
             "without arguments, or a function of (context, events)"
         )
     if _takes(found, 0):
+        if inspect.isclass(found):
+            _refuse_incomplete(text, found)
         if inspect.iscoroutinefunction(found):
             raise click.UsageError(f"{text!r} is a coroutine function that takes no events")
         return Target(processor=found)
@@ -82,6 +96,14 @@ def _target(text: str, found: Any) -> Target:
         f"{text!r} can be called neither without arguments, as a class or another factory of "
         "processors, nor with (context, events), as a handler"
     )
+
+
+def _refuse_incomplete(text: str, found: type) -> None:
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if not missing and not callable(getattr(found, "process", None)):
+        missing = ["process"]
+    if missing:
+        raise click.UsageError(f"{text!r} is a class without {' and '.join(map(repr, missing))}")
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:

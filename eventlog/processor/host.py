@@ -132,11 +132,15 @@ class EventProcessorHost:
                 written.
         """
         self._refuse_running()
-        # In a task of its own: asyncio's own cancelling pierces what is shielded, but not a group
-        # that waits for its tasks.
+        await self._run_apart()
+        self._raise_failure()
+
+    async def _run_apart(self) -> None:
+        """In a task of its own: asyncio's own cancelling pierces what is shielded, but not a group
+        that waits for its tasks.
+        """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run)
-        self._raise_failure()
 
     def _refuse_running(self) -> None:
         if self._running is not None or self._stack is not None:
@@ -191,11 +195,13 @@ class EventProcessorHost:
         if threading.current_thread() is not threading.main_thread():
             await self.run()
             return
+        self._refuse_running()
         async with anyio.create_task_group() as tasks:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 tasks.start_soon(self._obey, signals, tasks.cancel_scope)
-                await self.run()
+                await self._run_apart()
                 tasks.cancel_scope.cancel()
+        self._raise_failure()
 
     async def _obey(self, signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope) -> None:
         received = 0

@@ -145,6 +145,8 @@ def test_events_that_are_no_dead_letters_are_passed_over_with_a_warning(dead: Co
     listed = dead.done("dead-letters", "list", "dead")
     assert len(listed.lines) == 4
     assert listed.err == "eventlog: warning: 2 events are no dead letters, and passed over\n"
+    one = dead.done("dead-letters", "replay", "dead", "0:3", "--dry-run")
+    assert one.err == "eventlog: warning: 1 event is no dead letter, and passed over\n"
     refused = dead("dead-letters", "show", "dead", "0:3")
     assert "what stands at 0:3 in topic 'dead' is no dead letter" in refused.err
     assert refused.code == 1
@@ -186,7 +188,9 @@ def test_show_as_json_is_the_event_as_read_prints_it(dead: Command) -> None:
 
 def test_a_place_that_is_not_there_is_one_line(dead: Command) -> None:
     for verb in ("show", "replay"):
-        assert dead("dead-letters", verb, "dead", "0:9").failed(1, "partition 0", "9")
+        outside = dead("dead-letters", verb, "dead", "0:9")
+        assert outside.failed(1, "partition 0", "9")
+        assert "repeat" not in outside.err
         assert dead("dead-letters", verb, "dead", "0:3").failed(1, "0:3")
         assert dead("dead-letters", verb, "dead", "7:0").failed(1, "partition 7")
         assert dead("dead-letters", verb, "dead", "7").failed(2, "PARTITION:OFFSET", "0:41")
@@ -286,6 +290,15 @@ def test_another_topic_takes_them_where_their_keys_say(dead: Command) -> None:
     (keyed,) = [event for event in dead.events("other") if event.body == b"a"]
     assert keyed.partition == receipt.partition
     assert dead.done("dead-letters", "replay", "dead").lines == ["bikes\t0\t1", "cars\t0\t3"]
+
+
+def test_another_topic_must_be_there_even_if_there_is_nothing_to_append(dead: Command) -> None:
+    for _ in range(2):
+        for options in ((), ("--dry-run",)):
+            refused = dead("dead-letters", "replay", "dead", "--into", "nope", *options)
+            assert refused.failed(1, "no topic 'nope'")
+            assert "repeat" not in refused.err
+        dead.done("dead-letters", "replay", "dead")
 
 
 def test_where_the_origin_is_gone_nothing_of_the_partition_is_replayed(dead: Command) -> None:

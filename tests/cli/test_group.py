@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from eventlog.blobs import Blob
 from eventlog.cli.group.picture import PARTITION_COLUMNS
+from eventlog.groups.documents import GroupDocument, GroupIds, decode, encode
 from tests.cli.running import Command
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -213,6 +216,35 @@ def test_delete_forgets_a_group_and_leaves_others(cars: Command) -> None:
     assert (outcome.out, outcome.err) == (b"", "")
     assert [columns(line)[1] for line in cars.done("group", "list").lines] == ["other"]
     assert cars("group", "delete", "cars", "fraud").failed(1, "no group 'fraud'")
+
+
+def test_delete_of_a_group_with_members_has_to_be_forced(cars: Command) -> None:
+    """A consumer that was killed is one, for a while."""
+    with cars.open() as log:
+        consumer = log.topic("cars").consumer(group="fraud")
+        next(consumer.batches())
+        (member,) = log.topic("cars").group("fraud").members()
+        refused = cars("group", "delete", "cars", "fraud")
+        assert refused.failed(1, f"is in use by {member}: stop that first", "--force", "start")
+        assert checkpoints(cars)[0] == 1
+        cars.done("group", "delete", "cars", "fraud", "--force")
+        assert cars("group", "show", "cars", "fraud").failed(1, "no group 'fraud'")
+        consumer.close()
+
+
+def test_of_many_members_delete_names_some(cars: Command) -> None:
+    with cars.open() as log:
+        ids = GroupIds(log.id, "cars", log.topic("cars").id, "fraud")
+        blob = log.blobs.get(ids.document)
+        assert isinstance(blob, Blob)
+        document = decode(ids.document, blob.data, GroupDocument, ids)
+        assert document is not None
+        hosts = [f"host-{n}" for n in range(5)]
+        log.blobs.put(ids.document, encode(replace(document, hosts=hosts)))
+    refused = cars("group", "delete", "cars", "fraud")
+    assert refused.failed(1, "in use by host-0, host-1, host-2 and 2 more: stop")
+    code, shown = cars.on_terminal("group", "delete", "cars", "fraud", "--yes")
+    assert (code, "in use by" in shown, "[y/N]" in shown) == (1, True, False)
 
 
 def test_delete_asks_on_a_terminal(cars: Command) -> None:

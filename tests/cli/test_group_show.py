@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
+import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 import eventlog
-from eventlog.cli.display import age_text
-from eventlog.cli.group.picture import MEMBER_COLUMNS, PARTITION_COLUMNS
+from eventlog.cli.display import Value, age_text, rich_table
+from eventlog.cli.group.picture import MEMBER_COLUMNS, OPTIONAL_COLUMNS, PARTITION_COLUMNS
 from eventlog.groups.documents import GroupDocument, GroupIds, HostDocument, Share, decode, encode
 from tests.cli.running import Command, environment
 
@@ -162,6 +165,45 @@ def test_ages_are_in_one_unit(seconds: float, text: str) -> None:
     assert age_text(timedelta(seconds=seconds)) == text
 
 
+def drawn(rows: Sequence[Sequence[Value]], width: int) -> list[str]:
+    """The lines of a table of partitions on a terminal."""
+    console = Console(file=io.StringIO(), width=width)
+    table = rich_table(console, PARTITION_COLUMNS, rows, optional=OPTIONAL_COLUMNS)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+ROW = (0, 81_204, 96, "0.112", "vm-aaab1221", 12, "vm-aaab1222", 0, "0.1 s ago")
+
+
+@pytest.mark.parametrize(
+    ("width", "last"),
+    [
+        (120, ["0", "81,204", "96", "0.112", "vm-aaab1221", "12", "vm-aaab1222", "0", "0.1 s ago"]),
+        (80, ["0", "81,204", "96", "0.112", "vm-aaab1221", "12", "vm-aaab1222"]),
+        (60, ["0", "81,204", "96", "vm-aaab1221", "vm-aaab1222"]),
+        (50, ["0", "96", "vm-aaab1221", "vm-aaab1222"]),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int, last: list[str]) -> None:
+    lines = drawn([ROW], width)
+    assert max(map(len, lines)) <= width
+    assert re.split("  +", lines[-2].strip()) == last
+
+
+def test_titles_are_wrapped_before_a_column_is_left_out() -> None:
+    lines = drawn([ROW], 90)
+    assert "resets" in lines[2]
+    assert (lines[1].strip(), "seconds" in lines[2]) == ("lag", True)
+
+
+def test_where_nothing_more_can_be_left_out_values_are_folded() -> None:
+    lines = drawn([ROW], 30)
+    assert max(map(len, lines)) <= 30
+    assert not any("vm-aaab1221" in line for line in lines)
+
+
 # Again and again
 
 
@@ -202,7 +244,7 @@ def test_watching_in_json_is_a_document_each_time(shared: Command) -> None:
 def test_watching_ends_when_the_group_is_deleted(shared: Command) -> None:
     with shared.started(*SHOW, "--watch", "0.05") as process:
         block(process, b"2\t")
-        shared.done("group", "delete", "cars", "fraud")
+        shared.done("group", "delete", "cars", "fraud", "--force")
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read()
@@ -216,12 +258,14 @@ def test_watching_what_is_not_there_is_one_line(shared: Command) -> None:
 
 
 @contextmanager
-def on_terminal(command: Command, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def on_terminal(
+    command: Command, *arguments: str, lines: int = 40
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A verb on a terminal that goes on, and what reads the terminal."""
     ours, theirs = pty.openpty()
     argv = command.argv(*arguments)
     with subprocess.Popen(
-        argv, env=environment(LINES="40"), stdin=theirs, stdout=theirs, stderr=theirs
+        argv, env=environment(LINES=str(lines)), stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
         try:
@@ -255,3 +299,15 @@ def test_watching_redraws_a_terminal_until_ctrl_c(
             rest += os.read(terminal, 65536)
         assert process.wait(60) == 130
         assert b"Traceback" not in shown + rest
+
+
+def test_watching_says_what_there_is_no_room_for(shared: Command) -> None:
+    shared.done("topic", "set", "cars", "--add-partitions", "97")
+    with on_terminal(shared, *SHOW, "--watch", "0.05", lines=24) as (_, terminal):
+        shown = b""
+        while b"there is no room" not in shown:
+            shown += os.read(terminal, 65536)
+        (left_out,) = re.findall(rb"(\d+) more partitions", shown)
+        # Of 24 lines 5 are about the group, 6 about its members, and 5 about its partitions.
+        assert int(left_out) == 100 - (24 - 5 - 6 - 5)
+        assert b"more members" not in shown

@@ -15,12 +15,14 @@ import pytest
 
 import eventlog
 from eventlog.cli.processing import RunSettings
+from eventlog.cli.supervisor import CANNOT_BEGIN
 from eventlog.processor.options import ProcessorOptions
 from tests.cli.running import Command
 
 MODULE = """
 import os
 import signal
+import sys
 import time
 
 from eventlog.processor.processor import STOP, EventProcessor
@@ -63,6 +65,10 @@ async def picky(context, events):
             raise ValueError("cannot read " + event.text())
         say("took", event.partition, event.offset)
     await context.checkpoint()
+
+
+async def leave(context, events):
+    sys.exit(2)
 
 
 async def die(context, events):
@@ -239,6 +245,27 @@ def test_a_processor_that_is_not_there_is_one_line(cars: Command) -> None:
     assert cars("run", "shop_run", *RUN).failed(2, "'shop_run' is not MODULE:PROCESSOR")
 
 
+def test_a_topic_is_not_its_own_dead_letter_topic(cars: Command, fake_host: type[FakeHost]) -> None:
+    for processes in ("1", "2"):
+        run = ("run", "shop_run:handle", *RUN, "--processes", processes)
+        assert cars(*run, "--dead-letter", "cars").failed(2, "--dead-letter is another topic")
+
+
+def test_what_no_host_can_be_made_with_is_told_as_called_wrongly(cars: Command) -> None:
+    run = ("run", "shop_run:handle", "--topic", "cars", "--group", "$Default")
+    assert cars(*run).failed(2, "$Default")
+
+
+def test_options_that_do_nothing_are_warned_of(cars: Command, fake_host: type[FakeHost]) -> None:
+    run = ("run", "shop_run:handle", *RUN)
+    cars.done("topic", "create", "dead")
+    attempts, interval = ("--max-attempts", "3"), ("--checkpoint-interval", "1s")
+    assert "--max-attempts without --dead-letter" in cars.done(*run, *attempts).err
+    assert "nothing without --checkpoint auto" in cars.done(*run, *interval).err
+    assert cars.done(*run, *attempts, "--dead-letter", "dead").err == ""
+    assert cars.done(*run, *interval, "--checkpoint", "auto").err == ""
+
+
 def test_settings_do_not_show_the_url_of_a_store() -> None:
     settings = RunSettings(
         target="a:B", location="x", topic="t", group="g", store="postgresql://u:secret@h/d"
@@ -400,8 +427,18 @@ def test_a_handler_that_kills_its_process_is_started_again_later_and_later(cars:
         process.communicate(timeout=60)
 
 
+def test_a_handler_that_exits_as_a_wrong_call_does_ends_its_own_worker_only(
+    cars: Command,
+) -> None:
+    with started(cars, "leave", "--processes", "2") as process:
+        line = said(process, "ended with exit code")
+        assert "ended with exit code 2; another is started in 0.5 s" in line
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
 def test_a_worker_is_nothing_for_people(cars: Command) -> None:
     assert "run-worker" not in cars.bare("--help").out.decode()
     ended = cars.process("run-worker")
-    assert ended.returncode == 2
+    assert ended.returncode == CANNOT_BEGIN
     assert ended.stderr == b"eventlog: this is started by 'eventlog run', not by people\n"

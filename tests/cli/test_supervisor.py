@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from eventlog.cli.supervisor import (
+    CANNOT_BEGIN,
     FIRST_DELAY,
     LONGEST_DELAY,
     RAN_WELL,
@@ -111,6 +112,7 @@ def test_one_that_dies_is_replaced_after_a_moment_and_others_are_left_alone(worl
     ("code", "words"),
     [
         (0, "ended with exit code 0"),
+        (2, "ended with exit code 2"),
         (-9, "was killed by SIGKILL"),
         (-11, "was killed by SIGSEGV"),
         (-200, "was killed by signal 200"),
@@ -253,9 +255,9 @@ def test_one_that_was_signalled_too_before_it_could_take_signals_ended_well(worl
 
 
 def test_a_worker_that_cannot_begin_ends_all(world: World) -> None:
-    world.supervisor.ended(2, 2)
+    world.supervisor.ended(2, CANNOT_BEGIN)
     assert world.told() == [["drain"], [], ["drain"]]
-    world.supervisor.ended(1, 2)
+    world.supervisor.ended(1, CANNOT_BEGIN)
     world.supervisor.ended(3, 0)
     assert world.is_done()
     assert world.supervisor.exit_code == 2
@@ -263,7 +265,7 @@ def test_a_worker_that_cannot_begin_ends_all(world: World) -> None:
 
 
 def test_who_cannot_wait_for_the_others_to_end_signals_once(world: World) -> None:
-    world.supervisor.ended(2, 2)
+    world.supervisor.ended(2, CANNOT_BEGIN)
     world.supervisor.signalled(signal.SIGINT)
     assert world.told() == [["drain", "kill"], [], ["drain", "kill"]]
 

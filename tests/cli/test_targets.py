@@ -23,6 +23,12 @@ class Needy(EventProcessor):
     def __init__(self, model): ...
     def process(self, context, events): ...
 
+class NoProcess:
+    def open(self, context): ...
+
+class Abstract(EventProcessor):
+    def open(self, context): ...
+
 class Space:
     Inner = Fraud
 
@@ -84,6 +90,9 @@ def test_a_function_of_context_and_events_is_a_handler(name: str) -> None:
         ("Needy", "neither without arguments"),
         ("three", "neither without arguments"),
         ("nothing", "takes no events"),
+        ("NoProcess", "a class without 'process'"),
+        ("Abstract", "a class without 'process'"),
+        ("EventProcessor", "a class without 'process'"),
         ("made", "is an object of type Fraud: name a class"),
         ("number", "is an object of type int"),
         ("Fruad", "module 'shop_processors' has no 'Fruad'"),
@@ -98,6 +107,24 @@ def test_what_can_be_neither_is_refused(name: str, words: str) -> None:
 @pytest.mark.parametrize("text", ["shop_processors", "shop_processors:", ":Fraud", ""])
 def test_what_does_not_name_both_is_refused(text: str) -> None:
     assert "is not MODULE:PROCESSOR" in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("./shop_processors.py:Fraud", "give the module's name, 'shop_processors:Fraud'"),
+        ("shop_processors.py:Fraud", "give the module's name, 'shop_processors:Fraud'"),
+        ("shop/checks.py:Fraud", "give the module's name, 'shop.checks:Fraud'"),
+        ("../shop/checks.py:Fraud", "'checks:Fraud', where it is found"),
+        (".shop_processors:Fraud", "is a path"),
+        ("/nowhere/shop.py:Fraud", "'shop:Fraud', where it is found"),
+    ],
+)
+def test_a_file_is_refused_and_its_module_named(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    assert words in refused(text)
+    assert capsys.readouterr().err == ""
 
 
 def test_modules_in_packages_of_the_working_directory_are_found(here: Path) -> None:

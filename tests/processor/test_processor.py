@@ -27,7 +27,7 @@ async def handle(context: Any, events: Any) -> None: ...
 
 def test_exactly_one_of_processor_and_handler_is_given() -> None:
     for given in ((None, None), (Whole, handle)):
-        with pytest.raises(TypeError, match="not (both|neither)"):
+        with pytest.raises(TypeError, match=r"not (both|neither)"):
             factory_of(*given)
     for wrong in ((None, 3), (Whole(), None)):
         with pytest.raises(TypeError, match="not"):

@@ -58,9 +58,12 @@ def replay(
     how many of those selected had been before; where the output is no terminal separated by tabs.
     """
     with invocation.open_log(read_only=dry_run) as log:
+        if into is not None:
+            log.topic(into)  # or it is refused, whether there is something to append or not
         work = _Replay(log.topic(name), into, again=again, dry_run=dry_run)
+        found = letters(work.topic, Selection(**selected))
         try:
-            for some in letters(work.topic, Selection(**selected)):
+            for some in found:
                 work.replay(some)
         except KeyboardInterrupt as error:
             raise Interrupted(f"interrupted; {work.account()}") from error

@@ -139,9 +139,19 @@ def letters(topic: Topic, selection: Selection) -> Iterator[Sequence[Letter]]:
     """The dead letters of a selection, some at a time, each time of one partition.
 
     Other events are passed over, with a warning at the end.
+
+    Raises:
+        click.UsageError, Failure, EventLogError: see `Selection.ranges`; at once, before anything
+            is read.
     """
+    return _letters(topic, selection, selection.ranges(topic))
+
+
+def _letters(
+    topic: Topic, selection: Selection, ranges: Sequence[Range]
+) -> Iterator[Sequence[Letter]]:
     others, left = 0, selection.most
-    for wanted in selection.ranges(topic):
+    for wanted in ranges:
         for events in fetches(topic, wanted):
             found = [_letter(event) for event in events]
             others += found.count(None)
@@ -152,8 +162,10 @@ def letters(topic: Topic, selection: Selection) -> Iterator[Sequence[Letter]]:
             if left == 0:
                 break
     if others:
-        what = "1 event is" if others == 1 else f"{others:,} events are"
-        warn(f"{what} no dead letters, and passed over")
+        what = (
+            "1 event is no dead letter" if others == 1 else f"{others:,} events are no dead letters"
+        )
+        warn(f"{what}, and passed over")
 
 
 def _letter(event: StoredEvent) -> Letter | None:

@@ -15,7 +15,7 @@ from eventlog.cli.group.existing import existing, lag_document, no_group, second
 from eventlog.group import group_store
 from eventlog.groups.documents import GroupDocument, GroupIds, HostDocument, Share, decode
 
-__all__ = ["MEMBER_COLUMNS", "PARTITION_COLUMNS", "Picture", "look"]
+__all__ = ["MEMBER_COLUMNS", "OPTIONAL_COLUMNS", "PARTITION_COLUMNS", "Picture", "look"]
 
 MEMBER_COLUMNS: Final = (
     *("member", "role", "partitions", "machine", "process"),
@@ -25,6 +25,12 @@ PARTITION_COLUMNS: Final = (
     *("partition", "checkpoint", "lag", "lag seconds"),
     *("owner", "epoch", "next", "resets", "updated"),
 )
+
+OPTIONAL_COLUMNS: Final = (
+    *("resets", "updated", "started", "machine", "process"),
+    *("epoch", "lag seconds", "checkpoint"),
+)
+"""What a narrow terminal does without, in either table, the least important first."""
 
 Row: TypeAlias = tuple[Value, ...]
 

@@ -13,7 +13,13 @@ import click
 from eventlog.cli import output
 from eventlog.cli.display import show_fields, show_table
 from eventlog.cli.group.existing import json_option
-from eventlog.cli.group.picture import MEMBER_COLUMNS, PARTITION_COLUMNS, Picture, look
+from eventlog.cli.group.picture import (
+    MEMBER_COLUMNS,
+    OPTIONAL_COLUMNS,
+    PARTITION_COLUMNS,
+    Picture,
+    look,
+)
 from eventlog.cli.group.watch import watch
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 from eventlog.cli.stores import log_and_store, store_option
@@ -75,6 +81,8 @@ def show(
     A checkpoint is the offset of the last event that was finished: -1 before the first, none where
     the group never began. An epoch counts the hosts that owned the partition; next is the host it
     is about to be handed over to. What machines say of their times is by their own clocks.
+
+    A narrow terminal is shown fewer columns; a pipe, or --json, has all of them.
     """
     with log_and_store(invocation, store_url) as (log, store):
         topic = log.topic(name)
@@ -95,9 +103,12 @@ def _print(picture: Picture, *, as_json: bool) -> None:
     show_fields(picture.fields())
     output.write_line("")
     if picture.members:
-        show_table(MEMBER_COLUMNS, picture.member_rows(now), header=True)
+        _show_table(MEMBER_COLUMNS, picture.member_rows(now))
         output.write_line("")
-    show_table(PARTITION_COLUMNS, picture.partition_rows(now), header=True)
+    _show_table(PARTITION_COLUMNS, picture.partition_rows(now))
+
+
+_show_table: Final = partial(show_table, header=True, optional=OPTIONAL_COLUMNS)
 
 
 def _print_again(look: Callable[[], Picture], pause: Callable[[], Any], *, as_json: bool) -> None:

@@ -1,24 +1,30 @@
 """A group on a terminal, drawn again and again until Ctrl-C: as `top` does, on a screen of its own.
 
-What does not fit on the screen is cut; the terminal is as it was afterwards.
+What does not fit on the screen is left out, which the screen says; the terminal is as it was
+afterwards.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eventlog.cli import output
-from eventlog.cli.display import field_lines, rich_table
+from eventlog.cli.display import Value, field_lines, rich_table, terminal
 from eventlog.cli.failures import describe
-from eventlog.cli.group.picture import MEMBER_COLUMNS, PARTITION_COLUMNS, Picture
+from eventlog.cli.group.picture import (
+    MEMBER_COLUMNS,
+    OPTIONAL_COLUMNS,
+    PARTITION_COLUMNS,
+    Picture,
+)
 from eventlog.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 __all__ = ["watch"]
 
@@ -32,29 +38,56 @@ def watch(look: Callable[[], Picture], seconds: float) -> None:
     Raises:
         KeyboardInterrupt: Ctrl-C.
     """
-    from rich.console import Console
     from rich.live import Live
 
-    drawn = _drawn(look(), seconds)  # a group that is not there is told where it can be read
+    console = terminal()
+    drawn = _drawn(console, look(), seconds)  # that it is not there is told where it can be read
     output.flush()
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(drawn, refresh=True)
             time.sleep(seconds)
             try:
-                drawn = _drawn(look(), seconds)
+                drawn = _drawn(console, look(), seconds)
             except StoreUnavailableError as error:
                 drawn = describe(error)
 
 
-def _drawn(picture: Picture, seconds: float) -> RenderableType:
+def _drawn(console: Console, picture: Picture, seconds: float) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
     now = datetime.now(UTC)
     shown_at = now.astimezone().strftime("%H:%M:%S")
     lines = [*field_lines(picture.fields()), f"{shown_at}, every {seconds:g} s; Ctrl-C ends", ""]
-    members = rich_table(MEMBER_COLUMNS, picture.member_rows(now))
-    partitions = rich_table(PARTITION_COLUMNS, picture.partition_rows(now))
+    room = console.height - len(lines)
+    members = _cut(console, "members", MEMBER_COLUMNS, picture.member_rows(now), room // 2)
+    room -= _height(console, members)
+    partitions = _cut(console, "partitions", PARTITION_COLUMNS, picture.partition_rows(now), room)
     return Group(Text("\n".join(lines)), members, partitions)
+
+
+def _cut(
+    console: Console,
+    what: str,
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Value]],
+    room: int,
+) -> RenderableType:
+    """As many rows as there is room for, in lines, and how many there is none for."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = partial(rich_table, console, titles, optional=OPTIONAL_COLUMNS)
+    some = rows[: max(room, 0)]
+    drawn = table(some)
+    too_many = _height(console, drawn) - room
+    if too_many <= 0:  # and so these are all, since a table has more lines than rows
+        return drawn
+    kept = max(len(some) - too_many - 1, 0)
+    left_out = f" {len(rows) - kept:,} more {what}, for which there is no room"
+    return Group(table(some[:kept]), Text(left_out))
+
+
+def _height(console: Console, drawn: RenderableType) -> int:
+    return len(console.render_lines(drawn))
