@@ -153,7 +153,7 @@ class SimulatedBlobs(BlobStore):
         else:
             folder[name] = blob
         if self._memory and "/hosts/" in name:
-            self._past[name].append((self._timeline.now, blob and blob.etag))
+            self._past[name].append((self._timeline.now, None if blob is None else blob.etag))
         self._changes(self.actor, name, there, blob)
 
     def _etag_then(self, name: str) -> str | None:

@@ -106,6 +106,7 @@ class SimulatedHost:
     def __init__(self, world: World, name: str) -> None:
         chance = world.chance
         self.world: Final = world
+        self.look_at_group = GroupLook(IDS)
         self.name: Final = name
         self.rate: Final = 1 + chance.uniform(-1, 1) * world.setting.drift
         self.offset: Final = chance.uniform(0, 1e6)

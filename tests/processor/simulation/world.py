@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -205,9 +206,8 @@ class World:
         self.truth.changed(actor, name, old, new)
         if self.setting.signals and name == IDS.document:
             for host in self.running():
-                self.timeline.after(
-                    self.chance.uniform(0, 0.05), lambda host=host: host.do(host.poke)
-                )  # type: ignore[misc]
+                soon = self.chance.uniform(0, 0.05)
+                self.timeline.after(soon, functools.partial(host.do, host.poke))
 
     def _note_change(self, actor: Actor, name: str, old: Blob | None, new: Blob | None) -> None:
         member, partition = whose(name)
