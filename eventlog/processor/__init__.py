@@ -1,7 +1,17 @@
 """Processing a topic as a group: hosts share its partitions, each runs a processor on its own.
 
-`host` ties four parts together: `membership` (who is there, who owns what), `pump` (one owned
-partition), `checkpoint` (fenced progress), and the pure functions of `group` under them. Whatever
-decides something is written as steps (`steps`) that name their store calls and make none, so that
-the whole protocol also runs in a simulation, under virtual time.
+From the top down; who stands higher uses what stands lower, never the other way::
+
+    subscription                        a host as a loop over batches
+    host                                what users hold; `status`
+    running                             one run on its event loop: a pump for each owned partition
+    pump > work > session               one owned partition, its events, its processor's calls
+    context > hold, feed, failures      what a processor may do; reading ahead; what becomes of errors
+    coordination                        the thread that keeps a host in its group; `lifeline`
+    membership > sightings, group       a member's rounds; who is alive; the plan, pure functions
+    checkpoint                          fenced progress
+    processor, options, dead_letters    what users write, set, and find
+
+Whatever decides something is written as `steps` that name their store calls and make none, or as
+pure functions: so the whole protocol also runs in a simulation, under virtual time.
 """

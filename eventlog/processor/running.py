@@ -98,6 +98,7 @@ class Running:
         # Epochs begin anew with another group of the name: they do not tell members apart.
         self._abandoned: dict[tuple[Lease, int, int], Completion[None]] = {}
         self._resting: set[int] = set()
+        self._told_lost: dict[int, int] = {}
         self._leaving = False
         self._time_is_up = False
         self._is_over = False
@@ -385,15 +386,24 @@ class Running:
             self.stopping = True
         elif (is_gone or pump.outcome is Outcome.LOST) and owned.lease.held():
             # The checkpoint says so, or the topic, and the document not yet, or never.
-            _logger.warning(
-                "group %r, partition %d is this host's, but cannot be opened: %s",
-                self._settings.group,
-                partition,
-                pump.why_lost or pump.error,
-            )
+            self._tell_lost(partition, owned, pump.why_lost or pump.error)
             self._resting.add(partition)
             self._tasks.start_soon(self._rest, partition)
             self._coordination.ring()
+
+    def _tell_lost(self, partition: int, owned: _Owned, why: BaseException | None) -> None:
+        """At length once; it is tried again each second."""
+        level = logging.DEBUG if self._told_lost.get(partition) == owned.epoch else logging.WARNING
+        self._told_lost[partition] = owned.epoch
+        _logger.log(
+            level,
+            "group %r, partition %d is this host's, but cannot be opened: %s",
+            self._settings.group,
+            partition,
+            why,
+        )
+        if why is not None:
+            self._settings.report(why)
 
     def _leave_behind(self, partition: int, owned: _Owned, returned: Completion[None]) -> None:
         """A plain function still runs: the partition is neither given away nor opened again until

@@ -13,8 +13,15 @@ from msgspec.structs import replace
 from eventlog import PreconditionFailedError, StoreUnavailableError
 from eventlog.blobs import Blob, NotModified
 from eventlog.blobs.memory import MemoryBlobs
-from eventlog.groups.documents import GroupDocument, GroupIds, HostDocument, decode, encode
-from eventlog.processor.group import is_settled, owned_by
+from eventlog.groups.documents import (
+    GroupDocument,
+    GroupIds,
+    HostDocument,
+    Share,
+    decode,
+    encode,
+)
+from eventlog.processor.group import check, is_settled, owned_by
 from eventlog.processor.lease import Lease
 from eventlog.processor.membership import LapsedError, Membership, Round
 from eventlog.processor.steps import perform
@@ -519,3 +526,61 @@ def test_a_partition_added_to_the_topic_is_taken_at_the_next_round(world: World)
     (found,) = world.round(member)
     assert set(found.assigned) == set(range(6))
     assert world.document().topic_partitions == 4
+
+
+# What stands in a document that no host has written
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(
+            {"partitions": {0: Share("nobody-1", 7, None)}}, id="an owner that is no member"
+        ),
+        pytest.param({"hosts": ["a-1", "a-1"]}, id="a member named twice"),
+        pytest.param({"hosts": ["../../x"]}, id="a member whose name is no name"),
+        pytest.param({"leaving": ["who", "who"]}, id="one leaves that is no member"),
+        pytest.param({"partitions": {999_999: Share("a-1", 1, "who")}}, id="a partition too many"),
+        pytest.param({"lease_duration": 1e-6}, id="a lease of a microsecond"),
+        pytest.param({"lease_duration": 1e300}, id="a lease for ever"),
+    ],
+)
+def test_a_group_recovers_from_a_document_that_makes_no_sense(
+    world: World, damage: dict[str, Any]
+) -> None:
+    world.round(world.member("a"))
+    before = world.document()
+    damaged = {"hosts": ["a-1"], **damage}
+    world.write(IDS.document, replace(before, generation=before.generation + 1, **damaged))
+    b = world.member("b", known_dead=["a-1"])
+    for _ in range(6):
+        world.round(b)
+        world.now += INTERVAL
+    document = world.document()
+    assert document.hosts == ["b-1"]
+    assert all(document.owner(partition) == "b-1" for partition in range(4))
+    check(document)
+
+
+def test_a_count_that_could_not_be_read_again_is_not_written(world: World) -> None:
+    world.round(world.member("a"))
+    document = world.document()
+    most = {n: Share("a-1", 2**63 - 1, None) for n in range(4)}
+    world.write(IDS.document, replace(document, partitions=most))
+    with pytest.raises(AssertionError, match="counts too far"):
+        world.round(world.member("b", known_dead=["a-1"]))
+    assert world.document().partitions == most
+
+
+def test_who_leaves_before_it_has_entered_leaves_no_heartbeat(world: World) -> None:
+    a, b = world.member("a"), world.member("b")
+    world.round(a)
+    world.store.before["list hosts/"] = unavailable
+    with pytest.raises(StoreUnavailableError):
+        world.round(b)
+    assert world.read(IDS.heartbeat("b-1"), HostDocument) is not None
+    b.leave()
+    world.round(b)
+    assert b.left
+    assert world.read(IDS.heartbeat("b-1"), HostDocument) is None
+    assert world.document().hosts == ["a-1"]
