@@ -6,7 +6,7 @@ From the top down; who stands higher uses what stands lower, never the other way
     host                                what users hold; `status`
     running                             one run on its event loop: a pump for each owned partition
     pump > work > session               one owned partition, its events, its processor's calls
-    context > hold, feed, failures      what a processor may do; reading ahead; what becomes of errors
+    context > hold, feed, failures      what a processor may do; reading ahead; after an error
     coordination                        the thread that keeps a host in its group; `lifeline`
     membership > sightings, group       a member's rounds; who is alive; the plan, pure functions
     checkpoint                          fenced progress
