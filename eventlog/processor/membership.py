@@ -271,6 +271,14 @@ class Membership:
         usable = given is not None and _LEAST_LEASE <= given <= _LONGEST_LEASE
         adopted = given if given is not None and usable else self._configured
         if adopted != self._lease_duration:
+            self._warn_of_adoption(adopted)
+            self._lease_duration = adopted
+            self.lease.shorten(self.renewed_at + TRUSTED * adopted)
+            self._interval = min(self._renew_interval, adopted / 3)
+            self._beat_at = min(self._beat_at, self.renewed_at + self._interval)
+
+    def _warn_of_adoption(self, adopted: float) -> None:
+        if adopted != self._configured:
             _logger.warning(
                 "group %r has a lease of %g s: host %s, configured with %g s, adopts it",
                 self.ids.group,
@@ -278,10 +286,6 @@ class Membership:
                 self.member,
                 self._configured,
             )
-            self._lease_duration = adopted
-            self.lease.shorten(self.renewed_at + TRUSTED * adopted)
-            self._interval = min(self._renew_interval, adopted / 3)
-            self._beat_at = min(self._beat_at, self.renewed_at + self._interval)
 
     # The heartbeat
 
