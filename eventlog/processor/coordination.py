@@ -50,8 +50,9 @@ _logger: Final = logging.getLogger("eventlog")
 PROBE_SECONDS: Final = 0.25
 """How often is looked whether other members' locks were let go by the kernel."""
 
-_LISTEN_SECONDS: Final = 0.01
-"""How often at most is looked whether the document was among the blobs that have changed."""
+_LISTEN_SECONDS: Final = 0.02
+"""How often at most is looked whether the document has changed. When one host joins, every other
+one changes it soon after: what they do within this time is read, and planned for, once."""
 
 _MOST_GAP_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 1.0
@@ -191,8 +192,9 @@ class Coordination:
                 if membership.left:
                     break
                 self._await_restart()
-        except BaseException:
+        except Exception as error:
             _logger.exception("the coordination of group %r has failed", self._group)
+            self.failure = error
         finally:
             self._unwatch()
             self.done = True
@@ -291,6 +293,10 @@ class Coordination:
         is given away together, and a slow store gets fewer swaps.
         """
         self._pause(min(took, _MOST_GAP_SECONDS))
+        if membership.backs_off:
+            # Whoever rings, the winner's swap above all, would have all who lost collide again.
+            self._pause(membership.next_round_at - self._clock())
+            return
         while not self._ended:
             now = self._clock()
             if now >= self._probe_at:  # by the clock, however often it rings
@@ -351,10 +357,9 @@ class Coordination:
                 watch.mark()
                 if self._is_news(membership):
                     self._bell.ring()
-                if watch.changed():  # just now; or for good, if it was closed
-                    time.sleep(_LISTEN_SECONDS)
-                else:
+                if not watch.changed():
                     watch.wait()
+                time.sleep(_LISTEN_SECONDS)
         except Exception:
             _logger.exception("group %r: changes are not told of any more", self._group)
         finally:

@@ -63,6 +63,9 @@ _LEAST_LEASE: Final = 0.01
 _LONGEST_LEASE: Final = 1e7
 """Seconds. What a damaged document says beyond these is not adopted."""
 
+_MOST_JITTER_ROUNDS: Final = 8
+"""After how many rounds' time at most a swap is tried again that others came before."""
+
 _FIRST_JITTER_SECONDS: Final = 0.005
 
 
@@ -136,7 +139,7 @@ class Membership:
         self.ids: Final = ids
         self.member: Final = member
         self.lease: Final = Lease(clock)
-        self.next_round_at = -math.inf
+        self.next_round_at = self._round_at = -math.inf
         self.renewed_at = -math.inf
         self.left = False
         self._configured = self._lease_duration = lease_duration
@@ -174,6 +177,11 @@ class Membership:
     def lease_duration(self) -> float:
         """Seconds: the group's, once that is known."""
         return self._lease_duration
+
+    @property
+    def backs_off(self) -> bool:
+        """Whether others came before its swap: the next round is to wait for its time."""
+        return self._lost_swaps > 0
 
     @property
     def etag(self) -> str | None:
@@ -224,6 +232,7 @@ class Membership:
                 says when to try again.
         """
         self.next_round_at = min(self._beat_at, self._clock() + self._interval * _SOONER)
+        self._round_at = self._clock()
         self._refuse_lapsed()
         if self._document is None:
             yield from self._begin()
@@ -455,7 +464,9 @@ class Membership:
     def _lose_swap(self) -> None:
         """Somebody came before: again in a moment, longer each time, lest they keep colliding."""
         self._lost_swaps += 1
-        longest = min(_FIRST_JITTER_SECONDS * 2**self._lost_swaps, self._interval / 4)
+        longer = _FIRST_JITTER_SECONDS * 2**self._lost_swaps
+        most = max(_MOST_JITTER_ROUNDS * (self._clock() - self._round_at), _FIRST_JITTER_SECONDS)
+        longest = min(longer, most, self._interval / 4)
         self.next_round_at = min(self._beat_at, self._clock() + self._chance.uniform(0, longest))
         with self._mutex:
             self._news = True
