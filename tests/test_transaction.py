@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import eventlog
@@ -460,3 +462,39 @@ def test_what_was_stored_although_its_commit_was_interrupted_is_not_stored_again
                 if number in (0, 2):
                     coming.append(None)  # the commit of the transaction is the next there is
     assert outputs(source) == list(range(200))
+
+
+@pytest.mark.anyio
+async def test_whoever_is_cancelled_by_asyncio_at_the_end_of_a_block_goes_on_when_it_has_ended(
+    pair: EventLog, monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        return
+    begun, go_on = threading.Event(), threading.Event()
+    transaction = pair.transaction()
+    finish = transaction._finish
+
+    def slowly() -> None:
+        begun.set()
+        go_on.wait()
+        finish()
+
+    monkeypatch.setattr(transaction, "_finish", slowly)
+    after: list[list[bytes]] = []
+
+    async def append() -> None:
+        try:
+            async with transaction as tx:
+                tx.append("alerts", b"x", partition=0)
+        finally:
+            after.append(bodies(pair, "alerts"))
+
+    task = asyncio.ensure_future(append())
+    await anyio.to_thread.run_sync(begun.wait)
+    task.cancel()
+    await asyncio.wait([task], timeout=0.05)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert after == [[b"x"]]

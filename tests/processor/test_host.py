@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import signal
 import threading
 import warnings
@@ -27,7 +28,8 @@ from eventlog import (
     StoredEvent,
     StoreUnavailableError,
 )
-from eventlog.blobs import BlobStore
+from eventlog.blobs import Blob, BlobStore
+from eventlog.processor import suspects
 from tests.conftest import Start
 from tests.processor.hosting import (
     QUICK,
@@ -116,6 +118,39 @@ async def test_a_host_can_run_again_after_it_was_stopped(
     async with host:
         await until(lambda: notes.count() == 41)
     assert host.status().health == "stopped"
+
+
+async def test_a_partition_that_keeps_failing_after_a_crash_holds_up_no_other(
+    memory_log: EventLog, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects, "_LONGEST_SECONDS", 3600.0)
+    topic = filled(memory_log, partitions=2)
+    async with host_of(topic, notes.factory()):
+        await until(lambda: notes.count() == 20)
+    for partition in range(2):  # as if both had been at work when their process ended, twice
+        topic.append_batch([b"x"] * 3, partition=partition)
+        name = next(
+            n for n, _ in memory_log.blobs.list("groups/") if n.endswith(f"/{partition}.json")
+        )
+        blob = memory_log.blobs.get(name)
+        assert isinstance(blob, Blob)
+        noted = {"crashes": 2, "attempts": 1, "attempted": 10, "alone_until": 13}
+        memory_log.blobs.put(name, json.dumps(json.loads(blob.data) | noted).encode())
+
+    async def handle(context: Any, events: list[StoredEvent]) -> None:
+        if context.partition == 0:
+            raise ZeroDivisionError
+        notes.events[1] += [event.offset for event in events]
+        await context.checkpoint()
+
+    retry = eventlog.RetryPolicy(initial_delay=3600, max_delay=3600)
+    options = ProcessorOptions(lease_duration=20, renew_interval=0.2, retry=retry)
+    host = EventProcessorHost(topic, group="g", handler=handle, options=options)
+    host.pause(1)
+    async with host:
+        await until(lambda: host.status().partitions and host.status().partitions[0].attempts)
+        host.resume(1)
+        await until(lambda: notes.events[1] == list(range(13)))
 
 
 # Sharing
