@@ -28,8 +28,8 @@ from eventlog.blobs import Blob
 from eventlog.groups.blobs import GroupBlobs, belongs
 from eventlog.groups.checkpoints import CheckpointResetError, GroupIds, GroupStore
 from eventlog.groups.documents import GroupDocument, Share, StoredCheckpoint, decode
+from eventlog.groups.steps import perform
 from eventlog.processor.checkpoint import PartitionCheckpoint
-from eventlog.processor.steps import perform
 from tests.simulated_store import Schedule, SimulatedStore
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from eventlog.blobs import NOT_MODIFIED, BlobStore
-from eventlog.errors import PreconditionFailedError, StoreUnavailableError
+from eventlog.errors import PreconditionFailedError
+from eventlog.groups import steps
 from eventlog.groups.documents import (
     GroupDocument,
     GroupIds,
@@ -33,6 +34,7 @@ from eventlog.groups.documents import (
     group_id_of,
     new_revision,
 )
+from eventlog.groups.steps import perform
 
 __all__ = ["GroupBlobs", "Seen", "always_there", "belongs", "pause_a_moment", "system_clock"]
 
@@ -270,15 +272,7 @@ class GroupBlobs:
 
     def _swap(self, name: str, etag: str | None, data: bytes) -> str | None:
         """Write `data` in place of what had `etag`, or where nothing was; None if it was lost."""
-        try:
-            return self._blobs.put(name, data, if_match=etag, if_absent=etag is None)
-        except (PreconditionFailedError, StoreUnavailableError) as error:
-            blob = self._blobs.get(name)
-            if blob is not None and blob is not NOT_MODIFIED and blob.data == data:
-                return blob.etag  # only the answer was lost
-            if isinstance(error, StoreUnavailableError):
-                raise
-            return None
+        return perform(steps.swap(name, etag, data), self._blobs)
 
 
 def belongs(stored: StoredCheckpoint, group: GroupDocument | None) -> bool:

@@ -12,6 +12,7 @@ From the top down; who stands higher uses what stands lower, never the other way
     checkpoint                          fenced progress
     processor, options, dead_letters    what users write, set, and find
 
-Whatever decides something is written as `steps` that name their store calls and make none, or as
-pure functions: so the whole protocol also runs in a simulation, under virtual time.
+Whatever decides something is written as steps (`eventlog.groups.steps`) that name their store calls
+and make none, or as pure functions: so the whole protocol also runs in a simulation, under virtual
+time.
 """

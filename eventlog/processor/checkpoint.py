@@ -16,7 +16,7 @@ next thing done is to read: there stands this owner's own content (the answer wa
 there before (the write failed, or comes late: then it meets another version, and fails), a reset,
 or another owner's.
 
-What this module deliberately does not do: input and output (`eventlog.processor.steps`); know
+What this module deliberately does not do: input and output (`eventlog.groups.steps`); know
 whether the lease still runs. A checkpoint of who has lost it without noticing is right as long as
 nobody else has opened it.
 """
@@ -31,6 +31,7 @@ from msgspec.structs import replace
 
 from eventlog.blobs import NOT_MODIFIED, Blob
 from eventlog.errors import LeaseLostError, PreconditionFailedError
+from eventlog.groups import steps
 from eventlog.groups.blobs import ATTEMPTS, system_clock
 from eventlog.groups.documents import (
     CheckpointResetError,
@@ -41,9 +42,8 @@ from eventlog.groups.documents import (
     encode,
     new_revision,
 )
+from eventlog.groups.steps import Steps, perform
 from eventlog.positions import instant
-from eventlog.processor import steps
-from eventlog.processor.steps import Steps, perform
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore

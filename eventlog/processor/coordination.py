@@ -31,9 +31,9 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.groups.documents import GroupIds
+from eventlog.groups.steps import perform
 from eventlog.processor.lifeline import Lifeline, is_dead
 from eventlog.processor.membership import LapsedError, Membership, Round
-from eventlog.processor.steps import perform
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,8 +28,8 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.groups.documents import CheckpointResetError
+from eventlog.groups.steps import Steps, perform
 from eventlog.processor.dead_letters import Attempts, dead_letter
-from eventlog.processor.steps import Steps, perform
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore

@@ -37,6 +37,7 @@ from msgspec.structs import replace
 from eventlog.blobs import NOT_MODIFIED
 from eventlog.blobs.store import is_name
 from eventlog.errors import PreconditionFailedError
+from eventlog.groups import steps
 from eventlog.groups.blobs import system_clock
 from eventlog.groups.documents import (
     GroupDocument,
@@ -46,11 +47,11 @@ from eventlog.groups.documents import (
     encode,
     new_revision,
 )
+from eventlog.groups.steps import Steps
 from eventlog.positions import instant
-from eventlog.processor import group, steps
+from eventlog.processor import group
 from eventlog.processor.lease import TRUSTED, Lease
 from eventlog.processor.sightings import Sightings
-from eventlog.processor.steps import Steps
 
 __all__ = ["Assignment", "LapsedError", "Lease", "Membership", "Round"]
 

@@ -32,6 +32,7 @@ import anyio
 
 from eventlog.errors import LeaseLostError
 from eventlog.groups.documents import CheckpointResetError
+from eventlog.groups.steps import perform
 from eventlog.positions import EARLIEST, Anchor, Position, PositionMap, of_partition, parse
 from eventlog.processor.condition import (
     GONE,
@@ -47,7 +48,6 @@ from eventlog.processor.options import chance
 from eventlog.processor.orders import CutShortError, Orders
 from eventlog.processor.processor import CloseReason
 from eventlog.processor.session import Session
-from eventlog.processor.steps import perform
 from eventlog.processor.threads import in_thread
 from eventlog.processor.work import Work
 

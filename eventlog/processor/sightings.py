@@ -21,9 +21,9 @@ from typing import Final, NamedTuple
 from eventlog.blobs import Blob, Listing
 from eventlog.blobs.store import is_name
 from eventlog.errors import PreconditionFailedError
+from eventlog.groups import steps
 from eventlog.groups.documents import GroupDocument, GroupIds
-from eventlog.processor import steps
-from eventlog.processor.steps import Steps
+from eventlog.groups.steps import Steps
 
 __all__ = ["Sightings"]
 

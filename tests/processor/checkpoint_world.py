@@ -36,8 +36,8 @@ from eventlog.groups.documents import (
     decode,
     encode,
 )
+from eventlog.groups.steps import Steps, StoreCall, perform
 from eventlog.processor.checkpoint import PartitionCheckpoint
-from eventlog.processor.steps import Steps, StoreCall, perform
 
 IDS: Final = GroupIds("log", "cars", "1", "fraud")
 PARTITION: Final = 3

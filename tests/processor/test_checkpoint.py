@@ -20,8 +20,8 @@ from eventlog.blobs import open as open_blobs
 from eventlog.errors import EventLogError
 from eventlog.groups.checkpoints import GroupIds, GroupStore
 from eventlog.groups.documents import CheckpointResetError
+from eventlog.groups.steps import Steps, perform
 from eventlog.processor.checkpoint import GroupLook, PartitionCheckpoint
-from eventlog.processor.steps import Steps, perform
 from eventlog.transaction import Fence
 from tests.group_stores import (
     GROUP,

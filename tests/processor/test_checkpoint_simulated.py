@@ -13,10 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from eventlog.blobs import Blob
+from eventlog.groups import steps
 from eventlog.groups.documents import CheckpointResetError, GroupDocument, StoredCheckpoint
-from eventlog.processor import steps
+from eventlog.groups.steps import Steps
 from eventlog.processor.checkpoint import PartitionCheckpoint
-from eventlog.processor.steps import Steps
 from tests.processor.checkpoint_world import NAME, WHEN, World, unreliably
 
 SEEDS = 300

@@ -21,10 +21,10 @@ from eventlog.groups.documents import (
     decode,
     encode,
 )
+from eventlog.groups.steps import perform
 from eventlog.processor.group import check, is_settled, owned_by
 from eventlog.processor.lease import Lease
 from eventlog.processor.membership import LapsedError, Membership, Round
-from eventlog.processor.steps import perform
 
 IDS = GroupIds("log", "cars", "1", "fraud")
 LEASE, INTERVAL = 30.0, 10.0

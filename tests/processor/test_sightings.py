@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from eventlog.blobs import Listing
 from eventlog.blobs.memory import MemoryBlobs
 from eventlog.groups.documents import GroupDocument, GroupIds
+from eventlog.groups.steps import perform
 from eventlog.processor.sightings import Sightings
-from eventlog.processor.steps import perform
 
 IDS = GroupIds("log", "cars", "1", "fraud")
 DOCUMENT = replace(GroupDocument.first(IDS), hosts=["a", "b"])

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventlog.blobs import Blob, Listing
+from eventlog.groups import steps
 from eventlog.groups.documents import (
     GroupDocument,
     HostDocument,
@@ -22,12 +23,12 @@ from eventlog.groups.documents import (
     encode,
     new_revision,
 )
+from eventlog.groups.steps import Steps
 from eventlog.positions import instant
-from eventlog.processor import group, membership, steps
+from eventlog.processor import group, membership
 from eventlog.processor.checkpoint import PartitionCheckpoint
 from eventlog.processor.lease import TRUSTED, Lease
 from eventlog.processor.membership import Assignment, LapsedError, Membership
-from eventlog.processor.steps import Steps
 from tests.processor.simulation import pump as pump_module
 from tests.processor.simulation import run
 from tests.processor.simulation.blobs import Actor

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from eventlog.errors import PreconditionFailedError, StoreUnavailableError
-from eventlog.processor.steps import StoreCall
+from eventlog.groups.steps import StoreCall
 from tests.processor.simulation.blobs import Actor, SimulatedBlobs
 from tests.processor.simulation.history import History
 from tests.processor.simulation.timeline import Timeline

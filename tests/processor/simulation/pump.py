@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from eventlog.errors import LeaseLostError, PreconditionFailedError, StoreUnavailableError
 from eventlog.groups.documents import CheckpointResetError
+from eventlog.groups.steps import Steps, StoreCall
 from eventlog.processor.checkpoint import PartitionCheckpoint
-from eventlog.processor.steps import Steps, StoreCall
 from tests.processor.simulation.blobs import Actor
 from tests.processor.simulation.truth import IDS
 
