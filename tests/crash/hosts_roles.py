@@ -11,7 +11,7 @@ label begins with one of the words below, and ``@`` and the name of a process if
 ``block``
     Blocks the event loop until the parent says something.
 ``stop-commit``
-    Stops the process inside the commit of what was handed over with it.
+    Stops the process inside its next commit, mostly that of what was handed over with it; once.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ class Stage:
         self.recorder = Recorder(Path(part.histories))
         self.rng = random.Random(part.name)
         self.numbers = itertools.count()
+        self.has_stopped = False
 
 
 class Work:
@@ -195,7 +196,9 @@ class Work:
         elif order == "block":
             say(f"blocking {self._partition}")
             sys.stdin.readline()
-        elif order == "stop-commit":
+        elif order == "stop-commit" and not self._stage.has_stopped:
+            # Only once: was it a heartbeat's commit, the event comes again, perhaps to this one.
+            self._stage.has_stopped = True
             _stop_in_commit()
 
     def _order(self, label: str) -> str:
