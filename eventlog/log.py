@@ -137,6 +137,15 @@ class EventLog(abc.ABC):
     def blobs(self) -> BlobStore:
         """Where consumer groups keep their checkpoints: in the log itself, or as it was opened."""
 
+    @abc.abstractmethod
+    def store(self, store: BlobStore | str | None = None) -> BlobStore:
+        """The store that is meant where one may be given: `blobs` if it is None.
+
+        Args:
+            store: itself, or a URL for `eventlog.blobs.open`: that is opened once, shared by all
+                who name it in this log, and closed with the log.
+        """
+
     @property
     def own_blobs(self) -> BlobStore | None:
         """The store in the log itself: what is put there can join a transaction. None if it has
@@ -411,23 +420,24 @@ class Topic(abc.ABC):
         """
 
     @abc.abstractmethod
-    def group(self, name: str, store: BlobStore | None = None) -> ConsumerGroup:
+    def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:
         """A consumer group of the topic, whether it was ever used or not.
 
         Args:
             name: follows the rules of topics' names.
-            store: where its checkpoints are, if not in `EventLog.blobs`.
+            store: where its checkpoints are, if not in `EventLog.blobs`; a store or its URL (see
+                `EventLog.store`).
         """
 
     @abc.abstractmethod
-    def groups(self, store: BlobStore | None = None) -> list[ConsumerGroup]:
+    def groups(self, store: BlobStore | str | None = None) -> list[ConsumerGroup]:
         """All groups that were used, in the order of their names."""
 
     def subscribe(
         self,
         *,
         group: str,
-        store: BlobStore | None = None,
+        store: BlobStore | str | None = None,
         host_name: str | None = None,
         options: ProcessorOptions | None = None,
     ) -> Subscription:

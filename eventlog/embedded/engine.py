@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import lmdb
 
+from eventlog.blobs.opened import OpenedStores
 from eventlog.embedded import keys, settings
 from eventlog.embedded.catalog import (
     LogRecord,
@@ -79,7 +80,8 @@ class EmbeddedLog(EventLog):
         self._read_only = options.read_only
         self._functions: dict[str, Callable[[bytes, int], int]] = {}
         self._mutex = threading.Lock()
-        self._blobs, self._opened_blobs = _given_store(blobs)
+        self._stores = OpenedStores()
+        self._blobs = None if blobs is None else self._stores.get(blobs, "blobs")
         self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self._removed_on_close = removed_on_close
@@ -267,6 +269,9 @@ class EmbeddedLog(EventLog):
     def blobs(self) -> BlobStore:
         return self._blobs or self.own_blobs
 
+    def store(self, store: BlobStore | str | None = None) -> BlobStore:
+        return self.blobs if store is None else self._stores.get(store)
+
     def require_own_blobs(self) -> None:
         """Refuse checkpoints in a transaction if they are kept elsewhere.
 
@@ -303,25 +308,10 @@ class EmbeddedLog(EventLog):
             environment, self._environment = self._environment, None
         if environment is None:
             return
-        if self._opened_blobs and self._blobs is not None:
-            self._blobs.close()
+        self._stores.close()
         environment.release()
         if self._removed_on_close:
             _forget_memory(self._directory)
-
-
-def _given_store(blobs: str | BlobStore | None) -> tuple[BlobStore | None, bool]:
-    """The store that groups were given, and whether it was opened here, to be closed again."""
-    if blobs is None:
-        return None, False
-    from eventlog.blobs import BlobStore
-    from eventlog.blobs import open as open_store
-
-    if isinstance(blobs, str):
-        return open_store(blobs), True
-    if not isinstance(blobs, BlobStore):
-        raise TypeError(f"blobs is a BlobStore or a URL, not {type(blobs).__name__}")
-    return blobs, False
 
 
 def _copied(value: bytes | memoryview | None) -> bytes | None:

@@ -286,16 +286,15 @@ class EmbeddedTopic(Topic):
         self._log.consumers.add(consumer)
         return consumer
 
-    def group(self, name: str, store: BlobStore | None = None) -> ConsumerGroup:
+    def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:
         from eventlog.group import ConsumerGroup
 
-        blobs = self._log.blobs if store is None else store
-        return ConsumerGroup(self, name, blobs, clock=self._log.now_us)
+        return ConsumerGroup(self, name, self._log.store(store), clock=self._log.now_us)
 
-    def groups(self, store: BlobStore | None = None) -> list[ConsumerGroup]:
+    def groups(self, store: BlobStore | str | None = None) -> list[ConsumerGroup]:
         from eventlog.group import groups_of
 
-        return groups_of(self, self._log.blobs if store is None else store)
+        return groups_of(self, self._log.store(store))
 
     # Reading
 

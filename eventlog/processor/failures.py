@@ -10,6 +10,8 @@ succeeded or is put aside. Of what failed:
 3. An event that a handler names (`EventFailed`) is put aside when its turn comes: first those
    before it are handed over again, as a unit of their own, and then those behind it.
 4. If it cannot be put aside, for want of a topic, it is tried again at the longest delay.
+5. That the group's store could not be reached (`StoreUnavailableError`) is no event's fault: it
+   counts as no attempt, and what failed so is tried again however often and long that takes.
 
 Invariant: no event leaves the queue but by success, or by being put aside; and none before those
 that were in front of it.
@@ -23,6 +25,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from eventlog.errors import StoreUnavailableError
 from eventlog.processor.dead_letters import Attempts
 from eventlog.processor.processor import ErrorAction, EventFailed
 
@@ -103,7 +106,8 @@ class Unit:
             self.failures = 0  # it got on: it is another event now that fails
         if not self.failures or self.error is None:
             self.failed_at = now
-        self.failures += 1
+        if not _is_blameless(error):
+            self.failures += 1
         self.furthest = max(self.furthest, -1 if named is None else named)
         self.events, self.named, self.error = left, named, error
 
@@ -152,9 +156,8 @@ def decide(
         return Instead([])
     assert unit.error is not None
     elapsed = now - unit.failed_at
-    used_up = any(policy.is_used_up(unit.failures, elapsed, error) for error in _causes(unit.error))
-    if action is ErrorAction.RETRY and not used_up:
-        return Again(policy.delay(unit.failures, lambda: jitter))
+    if action is ErrorAction.RETRY and not _is_used_up(unit.error, unit.failures, elapsed, policy):
+        return Again(policy.delay(max(unit.failures, 1), lambda: jitter))
     aside = _aside(action, has_dead_letters=has_dead_letters)
     if unit.named is None and len(unit.events) > 1:
         return Instead(each_alone(unit))
@@ -163,6 +166,18 @@ def decide(
             return Instead(each_alone(unit))
         return Again(policy.longest_delay(lambda: jitter), exhausted=True)
     return Instead(_around(unit, aside, _reason(action)))
+
+
+def _is_used_up(error: BaseException, failures: int, elapsed: float, policy: RetryPolicy) -> bool:
+    """Whether the policy would not have it handed over again as it was."""
+    if _is_blameless(error):
+        return any(isinstance(cause, policy.give_up_on) for cause in _causes(error))
+    return any(policy.is_used_up(failures, elapsed, cause) for cause in _causes(error))
+
+
+def _is_blameless(error: BaseException) -> bool:
+    """Whether no event is to blame for it."""
+    return isinstance(_causes(error)[-1], StoreUnavailableError)
 
 
 def _aside(action: ErrorAction, *, has_dead_letters: bool) -> PutAside | None:

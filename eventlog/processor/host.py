@@ -57,7 +57,8 @@ class EventProcessorHost:
         processor: a class derived from `EventProcessor`, or another factory without arguments;
             called for each partition the host comes to own.
         handler: instead of that, a function of (context, events).
-        store: where the group's documents are, if not in ``topic.log.blobs``; a `BlobStore`.
+        store: where the group's documents are, if not in ``topic.log.blobs``; a `BlobStore`, or
+            its URL (see `EventLog.store`).
         host_name: for people; 1 to 200 letters, digits, ``.``, ``_`` and ``-``. The machine's name
             if it is not given. Two hosts may have the same.
         options: see `ProcessorOptions`.
@@ -76,7 +77,7 @@ class EventProcessorHost:
         group: str,
         processor: Factory | None = None,
         handler: ProcessFunction | None = None,
-        store: BlobStore | None = None,
+        store: BlobStore | str | None = None,
         host_name: str | None = None,
         options: ProcessorOptions = _DEFAULTS,
         on_error: Callback[BaseException] | None = None,
@@ -103,7 +104,7 @@ class EventProcessorHost:
         self._stack: AsyncExitStack | None = None
         self._settings = Settings(
             group=self._group,
-            store=topic.log.blobs if store is None else store,
+            store=topic.log.store(store),
             factory=factory_of(processor, handler),
             options=options,
             clock=SystemClock(),

@@ -301,7 +301,7 @@ class Subscription:
         topic: Topic,
         *,
         group: str,
-        store: BlobStore | None,
+        store: BlobStore | str | None,
         host_name: str | None,
         options: ProcessorOptions,
     ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventlog import StoredEvent
+from eventlog import StoredEvent, StoreUnavailableError
 from eventlog.event import Origin
 from eventlog.processor.failures import Again, Instead, PutAside, Unit, decide
 from eventlog.processor.options import RetryPolicy
@@ -68,6 +68,31 @@ def test_attempts_of_before_count_but_not_their_time() -> None:
     unit.failures = 2
     unit.failed(ValueError(), checkpoint=0, now=1000)
     assert (unit.failures, unit.failed_at) == (3, 1000)
+
+
+def test_that_the_store_cannot_be_reached_is_no_attempt_however_often_and_long() -> None:
+    unit = unit_of(1)
+    policy = RetryPolicy(max_attempts=2, time_limit=10, initial_delay=3, jitter=0)
+    causes: list[BaseException] = [StoreUnavailableError("away")] * 5
+    named = EventFailed(event(1))
+    named.__cause__ = StoreUnavailableError("away")
+    for now, error in enumerate([*causes, named]):
+        unit.failed(error, checkpoint=-1, now=100 * now)
+        assert decided(unit, policy=policy, now=100 * now + 50) == Again(3)
+    unit.failed(ValueError(), checkpoint=-1, now=1000)
+    assert unit.failures == 1
+    unit.failed(StoreUnavailableError("away"), checkpoint=-1, now=2000)
+    assert decided(unit, policy=policy, now=2000) == Again(3)
+    unit.failed(ValueError(), checkpoint=-1, now=2001)
+    (condemned,) = decided(unit, policy=policy, now=2001).units
+    assert condemned.aside is PutAside.DEAD_LETTER
+
+
+def test_who_wants_to_gives_up_on_a_store_that_cannot_be_reached() -> None:
+    unit = failed(unit_of(1), StoreUnavailableError("away"))
+    policy = RetryPolicy(give_up_on=(StoreUnavailableError,), jitter=0)
+    assert isinstance(decided(unit, policy=policy), Instead)
+    assert isinstance(decided(unit, SKIP), Instead)
 
 
 def failed(unit: Unit, error: BaseException | None = None) -> Unit:
