@@ -8,9 +8,12 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+# An emulator of Azure Blob Storage, which npm installs. Later versions need node 22.
+AZURITE := 3.35.0
+
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo flights test check format bench soak clean
+.PHONY: help demo flights servers test check format bench soak clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # One environment, one pip at a time; and nothing beside a benchmark that would spoil its numbers.
@@ -24,6 +27,8 @@ demo: $(VENV)/demo.installed ## count a year of flights, by processes that come,
 
 flights: $(VENV)/demo.installed ## put the 336,776 flights of 2013 from New York through a log
 	$(BIN)/python examples/flights.py $(ARGS)
+
+servers: .servers/azurite-$(AZURITE).installed ## install what the tests of the stores run against
 
 test: $(VENV)/dev.installed ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -45,7 +50,8 @@ soak: $(VENV)/dev.installed ## run the long tests
 	$(BIN)/python -m pytest -o faulthandler_timeout=0 -m soak $(ARGS)
 
 clean: ## remove .venv and everything else made here
-	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .servers build dist
+	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing an environment gets: where it is, the environment is whole.
@@ -56,6 +62,12 @@ $(BIN)/pip:
 # A stamp is written only when its installation has succeeded.
 $(VENV)/%.installed: pyproject.toml | $(BIN)/pip
 	$(INSTALL) $(REQUIRES)
+	@touch $@
+
+.servers/azurite-%.installed:
+	@command -v npm >/dev/null || { echo "npm, which comes with node, is needed" >&2; exit 1; }
+	npm install --prefix .servers --no-save --no-package-lock --no-audit --no-fund \
+		--ignore-scripts --loglevel=error azurite@$*
 	@touch $@
 
 $(VENV)/dev.installed: REQUIRES = --editable '.[dev]'

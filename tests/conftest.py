@@ -19,6 +19,8 @@ import pytest
 import eventlog
 from eventlog import EventLog
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 ROOT = Path(__file__).parents[1]
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 60.0  # seconds that a child may take for what takes it milliseconds

@@ -6,27 +6,49 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from eventlog.blobs.store import NOT_MODIFIED, Blob, BlobStore, Listing, NotModified
 from eventlog.errors import UnsupportedOperationError
 
 __all__ = ["NOT_MODIFIED", "Blob", "BlobStore", "Listing", "NotModified", "open"]
 
+_OBJECT_SCHEMES: Final = ("s3", "az", "gs")
+_DATABASE_SCHEMES: Final = ("postgresql", "postgres")
 
-def open(url: str | os.PathLike[str]) -> BlobStore:
+
+def open(url: str | os.PathLike[str], **options: object) -> BlobStore:
     """Open a store.
 
     Args:
         url: a path or ``file:PATH``: a directory, made with the first put. ``memory:``: a new
-            store in memory; ``memory:NAME``: one that the process shares.
+            store in memory; ``memory:NAME``: one that the process shares. ``s3://BUCKET/PREFIX``,
+            ``az://CONTAINER/PREFIX``, ``gs://BUCKET/PREFIX``: an object store.
+            ``postgresql://USER:PASSWORD@HOST/DATABASE``: a table.
+        options: of a store behind a network, which may as well stand in the URL's query:
+            `timeout`, the seconds that a call takes at most, and what docs/stores.md lists.
 
     Raises:
-        UnsupportedOperationError: there is no store for such a URL; or the directory is on a
-            network file system, or is a log, which has a store in itself.
+        UnsupportedOperationError: there is no store for such a URL; the directory is on a network
+            file system, or is a log, which has a store in itself; the object store cannot compare
+            and swap.
+        StoreUnavailableError: an object store or database does not answer, or lets nobody in.
         NotADirectoryError: there is a file at that path.
+        ValueError: an option there is not, or that cannot be so.
+        ImportError: what such a store needs is not installed.
     """
-    kind, place = _split(url)
-    if kind == "memory":
+    scheme, place = _split(url)
+    if scheme in _OBJECT_SCHEMES:
+        from eventlog.blobs.objects import open_objects
+
+        return open_objects(scheme, place, options)
+    if scheme in _DATABASE_SCHEMES:
+        from eventlog.blobs.postgresql import open_postgresql
+
+        return open_postgresql(f"{scheme}:{place}", options)
+    if options:
+        raise ValueError(f"a store at a {scheme}: URL has no options; given: {', '.join(options)}")
+    if scheme == "memory":
         from eventlog.blobs.memory import MemoryBlobs
 
         return MemoryBlobs(place)
@@ -36,7 +58,7 @@ def open(url: str | os.PathLike[str]) -> BlobStore:
 
 
 def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
-    """``("file", path)`` or ``("memory", name)``. No error shows a URL: it may hold a password."""
+    """The scheme, and what comes after its colon. No error shows that: it may hold a password."""
     text = os.fspath(url)
     if not isinstance(text, str):
         raise TypeError(f"the URL of a store is a str or a path of str, not {type(text).__name__}")
@@ -47,8 +69,9 @@ def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
         rest = rest.removeprefix("//")
     if scheme == "file" and not rest:
         raise ValueError(f"{text!r} names no directory")
-    if scheme not in ("file", "memory"):
+    if scheme not in ("file", "memory", *_OBJECT_SCHEMES, *_DATABASE_SCHEMES):
         raise UnsupportedOperationError(
-            f"there is no store for {scheme:.40}: URLs; known are paths, file: and memory:"
+            f"there is no store for {scheme:.40}: URLs; known are paths, file:, memory:, s3://, "
+            "az://, gs:// and postgresql://"
         )
     return scheme, rest

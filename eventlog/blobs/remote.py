@@ -44,7 +44,7 @@ from eventlog.blobs.store import (
 )
 from eventlog.errors import ClosedError, PreconditionFailedError, StoreUnavailableError
 
-__all__ = ["DEFAULT_TIMEOUT", "RemoteBlobs", "Unsure", "Version", "check_timeout"]
+__all__ = ["DEFAULT_TIMEOUT", "RemoteBlobs", "Undone", "Unsure", "Version", "check_timeout"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,10 @@ class Unsure(Exception):  # noqa: N818 - it never leaves the stores
     Args:
         reason: for people; nothing secret.
     """
+
+
+class Undone(Unsure):
+    """A request failed in passing, and has certainly changed nothing, nor ever will."""
 
 
 class Version(NamedTuple):
@@ -221,19 +225,21 @@ class RemoteBlobs(BlobStore):
                 `_Ambiguous` if nobody knows.
         """
         failure: Unsure | None = None
+        is_doubtful = False
         for _ in self._attempts():
             try:
-                answer = look() if failure is not None else None
+                answer = look() if is_doubtful else None
                 return request() if answer is None else answer
             except Unsure as error:
                 failure = error
+                is_doubtful = is_doubtful or not isinstance(error, Undone)
             except PreconditionFailedError:
-                if failure is None:
+                if not is_doubtful:
                     raise
                 # An earlier try of this change, or another's, has come before: to be looked at.
             except _Ambiguous:
                 raise self._doubted(what) from None
-        return self._judge(what, look, failure)
+        return self._judge(what, look if is_doubtful else lambda: None, failure)
 
     def _judge(self, what: str, look: Callable[[], T | None], failure: Unsure | None) -> T:
         """The time is over: one last look."""

@@ -17,7 +17,7 @@ import pytest
 
 from eventlog import ClosedError, PreconditionFailedError, StoreUnavailableError
 from eventlog.blobs import NOT_MODIFIED, Blob, Listing, NotModified
-from eventlog.blobs.remote import RemoteBlobs, Unsure, Version
+from eventlog.blobs.remote import RemoteBlobs, Undone, Unsure, Version
 from eventlog.blobs.store import require
 
 NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -29,6 +29,7 @@ class Shelf(RemoteBlobs):
 
     Args:
         fates: of the requests, in order; then all are fine. "fine"; "lost": it never arrives;
+            "refused": the same, and that is known;
             "unanswered": it has its effect; "late": it has its effect after so many more requests;
             a function: is called before the request arrives.
         cost: seconds that a request takes that is not answered.
@@ -59,6 +60,8 @@ class Shelf(RemoteBlobs):
         if fate == "fine":
             return effect()
         self._advance(self._cost)
+        if fate == "refused":
+            raise Undone("no room for more")
         if fate == "unanswered":
             _unheard(effect)
         elif isinstance(fate, int):
@@ -218,6 +221,21 @@ def test_a_swap_whose_answer_was_lost_has_succeeded_and_is_not_made_again() -> N
     assert shelf.requests == ["put", "get"]
 
 
+def test_what_was_refused_is_no_doubt_and_nothing_is_read_back() -> None:
+    shelf = Shelf(["refused", "refused"])
+    old = shelf.write("a", b"1")
+    shelf.put("a", b"2", if_match=old)
+    assert shelf.requests == ["put"] * 3
+    shelf = Shelf(["refused", lambda: shelf.write("a", b"3")])
+    old = shelf.write("a", b"1")
+    with pytest.raises(PreconditionFailedError):
+        shelf.put("a", b"2", if_match=old)
+    shelf = Shelf(["lost", *["refused"] * 50], timeout=1)
+    old = shelf.write("a", b"1")
+    with pytest.raises(StoreUnavailableError, match="no room"):
+        shelf.put("a", b"2", if_match=old)
+
+
 def test_a_creation_whose_answer_was_lost_has_succeeded() -> None:
     shelf = Shelf(["unanswered", "lost", "lost"])
     assert shelf.put("a", b"1", if_absent=True) == shelf.etag("a")
@@ -288,8 +306,9 @@ def random_shelf(chance: random.Random) -> Shelf:
         elif chance.random() < 0.5:
             shelf.current.clear()
 
-    fates = ["fine", "lost", "unanswered", 1, 2, 3, 5, interfere]
-    weights = [3, chance.random() * 5, chance.random() * 5, 1, 1, 1, 1, chance.random() * 2]
+    fates = ["fine", "lost", "refused", "unanswered", 1, 2, 3, 5, interfere]
+    often = [chance.random() * 5 for _ in range(3)]
+    weights = [3, *often, 1, 1, 1, 1, chance.random() * 2]
     shelf._fates = iter(chance.choices(fates, weights, k=200))
     return shelf
 

@@ -32,7 +32,6 @@ import anyio
 import msgspec
 
 import eventlog
-import eventlog.blobs
 from eventlog import (
     CloseReason,
     Event,
@@ -43,13 +42,12 @@ from eventlog import (
     RetryPolicy,
     StoredEvent,
 )
-from eventlog.blobs import BlobStore
 from eventlog.embedded.commit import Committer
 from tests.history import Recorder
 from tests.history.contents import body_of, label_of
 from tests.history.witnesses import OwnerWitness, TransactionWitness
 
-__all__ = ["PLAY", "Part", "main", "store_of"]
+__all__ = ["PLAY", "Part", "main"]
 
 PLAY = "from tests.crash.hosts_roles import main; main()"
 """The program; its argument is a `Part` as JSON."""
@@ -115,11 +113,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             handler_timeout=self.handler_timeout,
             grace=self.grace,
         )
-
-
-def store_of(log: EventLog, url: str) -> BlobStore:
-    """The store that a part names."""
-    return eventlog.blobs.open(url) if url else log.blobs
 
 
 def say(line: str) -> None:
@@ -383,7 +376,7 @@ def play(part: Part, log: EventLog) -> None:
         log.topic(part.topic),
         group=part.group,
         processor=lambda: worker(stage),
-        store=store_of(log, part.store),
+        store=part.store or None,
         host_name=part.name,
         options=part.options,
     )

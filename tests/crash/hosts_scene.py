@@ -17,7 +17,7 @@ from eventlog import Topic
 from eventlog.blobs import Blob
 from eventlog.group import ConsumerGroup
 from eventlog.groups.documents import HostDocument
-from tests.crash.hosts_roles import PLAY, Part, store_of
+from tests.crash.hosts_roles import PLAY, Part
 from tests.crash.hosts_theatre import document_of, require_true_to_history, stop, until
 from tests.history import Kind, Recorder, read_records
 from tests.history.contents import body_of, name_of
@@ -36,11 +36,11 @@ class Scene:
     """What there is, and what the test does.
 
     Args:
-        store: whether the group is kept in a directory of its own, and not in the log.
+        store: URL of the group's store; True for a directory, False for the log itself.
     """
 
     def __init__(
-        self, start: Start, directory: Path, *, store: bool = False, partitions: int = 4
+        self, start: Start, directory: Path, *, store: bool | str = False, partitions: int = 4
     ) -> None:
         self._start = start
         self._path = directory / "log"
@@ -49,7 +49,7 @@ class Scene:
         self._numbers = itertools.count()
         self._children: dict[str, Child] = {}
         self._lines: dict[str, list[str]] = {}
-        self.store = f"file:{directory / 'store'}" if store else ""
+        self.store = store if isinstance(store, str) else f"file:{directory / 'store'}" * store
         self.log = eventlog.open(self._path)
         self.topic = self.log.create_topic(TOPIC, partitions=partitions)
         for name in ("out", "dead"):
@@ -112,13 +112,8 @@ class Scene:
 
     def host(self, name: str, **more: Any) -> Child:
         """A host in a process of its own."""
-        part = Part(
-            path=str(self._path),
-            histories=str(self._histories),
-            name=name,
-            store=self.store,
-            **more,
-        )
+        more.setdefault("store", self.store)
+        part = Part(path=str(self._path), histories=str(self._histories), name=name, **more)
         child = self._start(PLAY, msgspec.json.encode(part).decode())
         self._children[name] = child
         self._lines[name] = []
@@ -179,7 +174,7 @@ class Scene:
     @property
     def group(self) -> ConsumerGroup:
         """The hosts' group."""
-        return self.topic.group(GROUP, store_of(self.log, self.store))
+        return self.topic.group(GROUP, self.store or None)
 
     def owners(self) -> dict[int, str]:
         """By partition, the host that owns it: the name it was given."""
@@ -216,7 +211,7 @@ class Scene:
 
     def beats(self, name: str) -> int:
         """How many heartbeats a host has written."""
-        store = store_of(self.log, self.store)
+        store = self.log.store(self.store or None)
         for blob_name, _ in store.list("groups/"):
             if f"/hosts/{name}-" in blob_name:
                 blob = store.get(blob_name)
