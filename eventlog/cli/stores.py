@@ -24,7 +24,8 @@ def store_option(command: F) -> F:
         "--store",
         "store_url",
         metavar="URL",
-        help="Where the groups are, such as file:PATH; otherwise in the log itself.",
+        help="Where the groups are: file:PATH, s3://BUCKET/PREFIX, az://, gs://, postgresql://; "
+        "otherwise in the log itself.",
     )(command)
 
 
