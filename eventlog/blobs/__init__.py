@@ -47,7 +47,9 @@ def open(url: str | os.PathLike[str], **options: object) -> BlobStore:
 
         return open_postgresql(f"{scheme}:{place}", options)
     if options:
-        raise ValueError(f"a store at a {scheme}: URL has no options; given: {', '.join(options)}")
+        raise ValueError(f"a {scheme}: store has no options; given: {', '.join(options)}")
+    if "?" in place and isinstance(url, str) and url.startswith(f"{scheme}:"):
+        raise ValueError(f"a {scheme}: store has no options, and its URL no '?'")
     if scheme == "memory":
         from eventlog.blobs.memory import MemoryBlobs
 

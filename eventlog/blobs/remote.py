@@ -89,6 +89,7 @@ class RemoteBlobs(BlobStore):
 
     Args:
         place: its URL without anything secret.
+        server: its address, if the URL does not say it.
         timeout: seconds that a call takes at most, repetitions included; 0.1 to 600. Reading back
             what became of a write may take half of that again.
 
@@ -97,8 +98,9 @@ class RemoteBlobs(BlobStore):
             hangs can be repeated.
     """
 
-    def __init__(self, place: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, place: str, *, timeout: float = DEFAULT_TIMEOUT, server: str = "") -> None:
         self.place = place
+        self.server = server
         self.timeout = check_timeout(timeout)
         self.request_timeout = self.timeout / 2
         self._is_closed = False
@@ -267,14 +269,18 @@ class RemoteBlobs(BlobStore):
             self._require_open()
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    @property
+    def _where(self) -> str:
+        return f"{self.place} ({self.server})" if self.server else self.place
+
     def _given_up(self, what: str, failure: Unsure | None) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"the store at {self.place} could not {what:.300} within {self.timeout:g} s: {failure}"
+            f"the store at {self._where} could not {what:.300} within {self.timeout:g} s: {failure}"
         )
 
     def _doubted(self, what: str) -> StoreUnavailableError:
         return StoreUnavailableError(
-            f"the answer of the store at {self.place} to {what:.300} was lost, and others have "
+            f"the answer of the store at {self._where} to {what:.300} was lost, and others have "
             "changed the blob: whether it had happened before cannot be told"
         )
 

@@ -117,6 +117,8 @@ def run(
 
     TIME is a number of seconds, or has a unit: 500ms, 30s, 5m.
     """
+    if processes > 1 and store_url is not None and store_url.startswith("memory:"):
+        raise click.UsageError("a store in memory is not shared by --processes: each has its own")
     given = {name: value for name, value in options.items() if value is not None}
     _warn_of_what_does_nothing(given, max_attempts)
     if "lease_duration" in given:

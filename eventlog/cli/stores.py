@@ -24,6 +24,7 @@ def store_option(command: F) -> F:
         "--store",
         "store_url",
         metavar="URL",
+        envvar="EVENTLOG_STORE",
         help="Where the groups are: file:PATH, s3://BUCKET/PREFIX, az://, gs://, postgresql://; "
         "otherwise in the log itself.",
     )(command)

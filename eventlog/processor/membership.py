@@ -232,7 +232,9 @@ class Membership:
             EventLogError: a document is damaged, or the store cannot be used now. `next_round_at`
                 says when to try again.
         """
-        self.next_round_at = min(self._beat_at, self._clock() + self._interval * _SOONER)
+        # Should it fail. Before the first heartbeat, too: who cannot join asks no more often.
+        sooner = self._clock() + self._interval * _SOONER
+        self.next_round_at = sooner if math.isinf(self._beat_at) else min(self._beat_at, sooner)
         self._round_at = self._clock()
         self._refuse_lapsed()
         if self._document is None:

@@ -87,6 +87,17 @@ def test_a_store_that_has_no_options_takes_none(url: str) -> None:
         blobs.open(url, timeout=3)
 
 
+@pytest.mark.parametrize("url", ["memory:?timeout=3", "file:store?timeout=3"])
+def test_an_option_is_not_taken_for_a_part_of_a_name(url: str) -> None:
+    with pytest.raises(ValueError, match="no options"):
+        blobs.open(url)
+
+
+def test_a_path_may_have_a_question_mark(tmp_path: Path) -> None:
+    blobs.open(tmp_path / "a?b").put("a", b"1")
+    assert (tmp_path / "a?b" / "a").exists()
+
+
 @pytest.mark.parametrize("url", ["", "file:", "file://"])
 def test_a_url_that_names_nothing_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="names no directory"):

@@ -410,6 +410,12 @@ def test_handlers_that_do_not_return_are_waited_for_as_long_as_the_grace(cars: C
         assert process.wait(60) == 0
 
 
+def test_a_store_in_memory_is_not_for_several_processes(cars: Command) -> None:
+    ended = cars.process("run", "shop_run:Fraud", *RUN, "--processes", "2", "--store", "memory:x")
+    assert ended.returncode == 2
+    assert "memory" in ended.stderr.decode()
+
+
 def test_workers_that_cannot_begin_are_not_started_again(cars: Command) -> None:
     ended = cars.process("run", "shop_run:Fruad", *RUN, "--processes", "2")
     assert ended.returncode == 2

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
+
 import eventlog
 import eventlog.blobs
 from eventlog.blobs import Blob
@@ -50,3 +55,21 @@ def test_a_store_that_is_away_is_one_line_without_secrets(remote: Server, comman
     assert failed.code == 1
     assert len(failed.err.splitlines()) == 1
     assert not any(secret in failed.err for secret in remote.secrets)
+
+
+def test_an_extra_that_is_not_installed_is_named_in_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("eventlog.blobs.postgresql")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    refused = command("store", "ls", "--store", "postgresql://nowhere/db")
+    assert refused.failed(1, "embedded-eventlog[postgresql]")
+
+
+def test_the_store_may_stand_in_the_environment(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eventlog.blobs.open(tmp_path / "store").put("a", b"1")
+    monkeypatch.setenv("EVENTLOG_STORE", f"file:{tmp_path / 'store'}")
+    assert command.done("store", "ls").lines == ["a"]

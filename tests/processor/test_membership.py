@@ -251,6 +251,16 @@ def test_after_a_failure_it_tries_again_sooner_than_the_interval(world: World, l
     assert member.lease.held()
 
 
+@pytest.mark.parametrize("lost", ["get group.json", "put group.json", "put hosts/a"])
+def test_who_cannot_join_tries_again_after_a_while_and_not_at_once(world: World, lost: str) -> None:
+    """Somebody else's server, and bill."""
+    member = world.member("a")
+    world.store.before[lost] = unavailable
+    with pytest.raises(StoreUnavailableError):
+        world.round(member)
+    assert world.now + INTERVAL / 20 <= member.next_round_at <= world.now + INTERVAL / 5
+
+
 def test_a_heartbeat_whose_answer_was_lost_counts_from_when_it_was_begun(world: World) -> None:
     member = world.member("a")
     world.round(member)

@@ -14,9 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from obstore.exceptions import BaseError
 
-from eventlog.errors import StoreUnavailableError
-
-__all__ = ["AccessDeniedError", "Failure", "Kind", "attempt"]
+__all__ = ["Failure", "Kind", "attempt"]
 
 T = TypeVar("T")
 
@@ -33,10 +31,6 @@ class Kind(enum.Enum):
     NAME = enum.auto()  # the server takes no such name
     UNSUPPORTED = enum.auto()  # the server cannot do that
     FINAL = enum.auto()  # anything else that would be the same again
-
-
-class AccessDeniedError(StoreUnavailableError):
-    """The credentials are no good, or not for that."""
 
 
 class Failure(NamedTuple):
@@ -179,4 +173,5 @@ def _of_connection(source: str) -> Failure:
 def _of_credentials(failure: Failure) -> Failure:
     passes = failure.kind in (Kind.PASSING, Kind.UNDONE)
     kind = Kind.UNDONE if passes else Kind.DENIED  # the store has not even been asked
-    return Failure(kind, f"no credentials; who should give them: {failure.reason}")
+    reason = f"no credentials were given, and whoever gives this machine its own: {failure.reason}"
+    return Failure(kind, reason)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
@@ -81,6 +81,14 @@ class Settings:
         """The URL without anything secret."""
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
+    @property
+    def server(self) -> str:
+        """Host and port of the endpoint, if one was given; nothing else of it."""
+        for endpoint in self._endpoints():
+            parts = urlsplit(str(endpoint))
+            return parts.netloc.rpartition("@")[2]
+        return ""
+
     def connect(self, headers: Mapping[str, str] | None = None, **others: object) -> Store:
         """A client of the bucket.
 
@@ -101,6 +109,8 @@ class Settings:
             return CLOUDS[self.scheme].make(self.bucket, **arguments)
         except Exception as error:  # noqa: BLE001 - obstore raises any; none may be shown
             reason = _without_values(str(error))
+            if "Account must be specified" in reason:
+                reason = "give account_name, or set AZURE_STORAGE_ACCOUNT_NAME"
         raise ValueError(f"{self.place} cannot be opened with these options: {reason}")
 
     def connect_to(self, url: str, headers: Mapping[str, str]) -> HTTPStore:
@@ -115,11 +125,14 @@ class Settings:
         options = {**self._client, "timeout": longest, "connect_timeout": longest}
         return {**options, "default_headers": dict(headers)} if headers else options
 
+    def _endpoints(self) -> list[object]:
+        """As options say; or else, the environment."""
+        given = [self.config[key] for key in self._endpoint_options() if key in self.config]
+        variables = CLOUDS[self.scheme].variables
+        return given or [os.environ[name] for name in variables if name in os.environ]
+
     def _is_plain_http(self) -> bool:
-        endpoints = [self.config[key] for key in self._endpoint_options() if key in self.config]
-        if not endpoints:
-            variables = CLOUDS[self.scheme].variables
-            endpoints = [os.environ[name] for name in variables if name in os.environ]
+        endpoints = self._endpoints()
         for endpoint in endpoints:
             if not re.match(r"https?://[^/]", str(endpoint)):
                 raise ValueError(f"the endpoint of {self.place} is no http: or https: URL")
@@ -142,7 +155,8 @@ def read_settings(scheme: str, rest: str, options: Mapping[str, object]) -> Sett
     path, _, query = rest.partition("?")
     bucket, slash, prefix = path.removeprefix("//").partition("/")
     if not path.startswith("//") or not _BUCKET.fullmatch(bucket) or "#" in rest:
-        raise ValueError(f"the URL of such a store is {scheme}://BUCKET/PREFIX?OPTION=VALUE")
+        what = "CONTAINER" if scheme == "az" else "BUCKET"
+        raise ValueError(f"the URL of such a store is {scheme}://{what}/PREFIX?OPTION=VALUE")
     prefix = prefix.removesuffix("/")
     if slash and prefix:
         check_name(prefix)

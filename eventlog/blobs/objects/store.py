@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import obstore
 
 from eventlog.blobs.objects import forking
-from eventlog.blobs.objects.failures import AccessDeniedError, Failure, Kind, attempt
+from eventlog.blobs.objects.failures import Failure, Kind, attempt
 from eventlog.blobs.objects.proving import find_ignored
 from eventlog.blobs.objects.settings import Settings, Store
 from eventlog.blobs.remote import RemoteBlobs, Undone, Unsure, Version
@@ -46,7 +46,7 @@ _PAGE: Final = 100
 _ERRORS: Final[dict[Kind, tuple[type[Exception], str]]] = {
     Kind.PASSING: (Unsure, "{reason}"),
     Kind.UNDONE: (Undone, "{reason}"),
-    Kind.DENIED: (AccessDeniedError, "cannot {what} in {place}: {reason}"),
+    Kind.DENIED: (StoreUnavailableError, "cannot {what} in {place}: {reason}"),
     Kind.NAME: (InvalidNameError, "cannot {what} in {place}, which has no such names: {reason}"),
     Kind.UNSUPPORTED: (
         UnsupportedOperationError,
@@ -60,18 +60,21 @@ class ObjectBlobs(RemoteBlobs):
     """See `RemoteBlobs`. Who derives from it knows what a cloud compares, and how it deletes."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings.place, timeout=settings.timeout)
+        super().__init__(settings.place, timeout=settings.timeout, server=settings.server)
         self.settings = settings
         self._beginning = f"{settings.prefix}/" if settings.prefix else ""
         self._store: Store | None = settings.connect()
         self._proving = threading.Lock()
         self._is_proven = False
+        self._is_denied = False  # something was, as soon as it was asked for
 
     def open(self) -> None:
         """Refuse what cannot be a store. Who may not write may still read from one."""
         try:
             self._prove()
-        except AccessDeniedError:
+        except StoreUnavailableError:
+            if not self._is_denied:
+                raise
             self._ask("open", lambda: self._read(_probe_name(), None))
 
     # What a cloud says
@@ -269,8 +272,10 @@ class ObjectBlobs(RemoteBlobs):
     def _error(self, failure: Failure, what: str) -> Exception:
         if failure.kind is Kind.CONDITION:
             return self._unexpected(what)
+        if failure.kind is Kind.DENIED:
+            self._is_denied = True
         kind, text = _ERRORS.get(failure.kind, _UNUSABLE)
-        return kind(text.format(what=f"{what:.300}", place=self.place, reason=failure.reason))
+        return kind(text.format(what=_shown(what), place=self.place, reason=failure.reason))
 
 
 def bare(e_tag: str) -> str:
@@ -278,6 +283,16 @@ def bare(e_tag: str) -> str:
     return e_tag.strip('"')
 
 
+_PROBE: Final = ".eventlog-probe-"
+"""What the names of objects begin with that only prove something."""
+
+
 def _probe_name() -> str:
     """No blob has such a name."""
-    return f".eventlog-probe-{secrets.token_hex(8)}"
+    return f"{_PROBE}{secrets.token_hex(8)}"
+
+
+def _shown(what: str) -> str:
+    """Of what was asked for, without the names of objects that only prove something."""
+    verb, _, rest = what.partition(" ")
+    return f"{verb} objects" if rest.startswith(_PROBE) else f"{what:.300}"
