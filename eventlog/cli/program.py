@@ -71,6 +71,10 @@ class Program(click.Group):
             raise Interrupted from error
         except (eventlog.EventLogError, OSError, ValueError) as error:
             raise Failure(describe(error)) from error
+        except ImportError as error:
+            if "embedded-eventlog[" not in str(error):
+                raise
+            raise Failure(str(error)) from error  # an extra is not installed, and it says which
         return result
 
 
