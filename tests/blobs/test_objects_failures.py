@@ -316,9 +316,6 @@ def test_credentials_that_cannot_be_had_are_told_from_the_store(
             open_objects("s3://bucket/p?region=us-east-1", timeout=0.2)
     assert "no credentials were given" in str(raised.value)
     assert "it answered 404" in str(raised.value)
-        "no credentials were given, and whoever gives this machine its own: it answered 404"
-        in str(raised.value)
-    )
 
 
 def test_no_error_is_left_behind() -> None:
