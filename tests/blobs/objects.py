@@ -24,6 +24,7 @@ __all__ = [
     "answering",
     "assert_secret",
     "at",
+    "impatient",
     "open_objects",
     "raw",
     "shared_access",
@@ -58,6 +59,14 @@ def answer(status: int, code: str = "", headers: Mapping[str, str] | None = None
     """An answer that says which error it is, and more than anyone should be told."""
     body = f"<Error><Code>{code}</Code><Message>{SECRET}</Message></Error>" if code else ""
     return Answer(status, list((headers or {}).items()), body.encode())
+
+
+@contextlib.contextmanager
+def impatient(url: str, timeout: float) -> Iterator[ObjectBlobs]:
+    """A store that repeats only for so long; but each request has all the time it may need."""
+    with open_objects(url) as store:
+        store.timeout, store.request_timeout = timeout, timeout / 2
+        yield store
 
 
 def store_url(scheme: str, port: int) -> str:

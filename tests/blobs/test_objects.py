@@ -125,7 +125,7 @@ def test_a_lost_answer_is_read_back(server: Server, proxy: Proxy) -> None:
 
 
 def test_a_server_that_answers_late_is_not_waited_for(server: Server, proxy: Proxy) -> None:
-    with open_objects(proxy.url(server.store_url()), timeout=0.4) as store:
+    with open_objects(proxy.url(server.store_url()), timeout=0.8) as store:
         store.put("a", b"1")
         proxy.hang()
         for call in (lambda: store.get("a"), lambda: store.list(""), lambda: store.put("a", b"2")):
@@ -133,7 +133,7 @@ def test_a_server_that_answers_late_is_not_waited_for(server: Server, proxy: Pro
                 call()
             assert_secret(raised.value, *server.secrets)
         proxy.cut()
-        with pytest.raises(StoreUnavailableError, match=r"within 0\.4 s: it refuses connections"):
+        with pytest.raises(StoreUnavailableError, match=r"within 0\.8 s: it refuses connections"):
             store.delete("a", if_match="0")
 
 

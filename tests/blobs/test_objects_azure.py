@@ -16,6 +16,7 @@ from tests.blobs.objects import (
     answer,
     answering,
     assert_secret,
+    impatient,
     open_objects,
     shared_access,
     store_url,
@@ -119,7 +120,7 @@ def test_what_is_never_taken_is_not_sent_for_ever(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clouds.S3Blobs, "_sign", counted)
     with (
         answering(azure.respond) as port,
-        open_objects(store_url("az", port), timeout=0.3) as store,
+        impatient(store_url("az", port), 0.3) as store,
     ):
         for lasting, name in ((60.0, "a"), (0.0, "b")):
             monkeypatch.setattr(clouds, "_SENT_AGAIN_FOR", lasting)

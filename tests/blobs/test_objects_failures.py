@@ -21,7 +21,15 @@ from eventlog import (
 )
 from eventlog.blobs.objects.failures import Failure, Kind, attempt
 from eventlog.blobs.objects.store import ObjectBlobs
-from tests.blobs.objects import SECRET, answer, answering, assert_secret, open_objects, store_url
+from tests.blobs.objects import (
+    SECRET,
+    answer,
+    answering,
+    assert_secret,
+    impatient,
+    open_objects,
+    store_url,
+)
 from tests.servers.listening import Listener
 from tests.servers.web import Answer, Request, serve
 
@@ -93,7 +101,7 @@ def test_an_answer_says_what_can_be_done(
     """In our own words, with the status and the code, and nothing else of it."""
     with (
         answering(_failing(answer(status, code))) as port,
-        open_objects(store_url(cloud, port), timeout=0.1) as store,
+        impatient(store_url(cloud, port), 0.1) as store,
         pytest.raises(kind) as raised,
     ):
         store.get("a")
@@ -108,7 +116,7 @@ def test_no_call_shows_a_secret(cloud: str, status: int) -> None:
     """Signatures of URLs are some too."""
     with (
         answering(_failing(answer(status, "SomethingElse"))) as port,
-        open_objects(store_url(cloud, port), timeout=0.1) as store,
+        impatient(store_url(cloud, port), 0.1) as store,
     ):
         calls: list[Callable[[], object]] = [
             lambda: store.get("a"),
@@ -195,12 +203,12 @@ def test_a_lease_of_azure_is_no_condition_of_ours() -> None:
 # Without an answer
 
 
-def _open_at(endpoint: str, **options: object) -> ObjectBlobs:
+def _open_at(endpoint: str, *, timeout: float = 6.0, **options: object) -> ObjectBlobs:
     url = f"s3://bucket/p?endpoint={endpoint}&access_key_id=A&secret_access_key={SECRET}"
-    return open_objects(url, timeout=0.2, **options)
+    return open_objects(url, timeout=timeout, **options)
 
 
-def _refusal(endpoint: str, **options: object) -> str:
+def _refusal(endpoint: str, **options: Any) -> str:
     with pytest.raises(StoreUnavailableError) as raised:
         _open_at(endpoint, **options)
     assert_secret(raised.value)
@@ -209,13 +217,15 @@ def _refusal(endpoint: str, **options: object) -> str:
 
 def test_a_name_that_nobody_knows_may_be_known_soon() -> None:
     """One that needs no asking: it has too long a part."""
-    assert "within 0.2 s: its name cannot be resolved" in _refusal(f"http://{'x' * 64}.invalid")
+    assert "within 0.2 s: its name cannot be resolved" in _refusal(
+        f"http://{'x' * 64}.invalid", timeout=0.2
+    )
 
 
 def test_a_server_that_breaks_off_is_asked_again() -> None:
     for beginning in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nETag: 1\r\nContent-Le"):
         listener = Listener(lambda connection: connection.sendall(beginning))  # noqa: B023
-        assert "within 0.2 s: " in _refusal(f"http://127.0.0.1:{listener.port}")
+        assert "within 0.2 s: " in _refusal(f"http://127.0.0.1:{listener.port}", timeout=0.2)
         listener.stop()
 
 
@@ -223,7 +233,7 @@ def test_half_an_answer_is_none() -> None:
     half = Answer(200, [("ETag", '"1"')], b"1", length=9)
     with (
         answering(_failing(half)) as port,
-        open_objects(store_url("s3", port), timeout=0.2) as store,
+        impatient(store_url("s3", port), 0.2) as store,
         pytest.raises(StoreUnavailableError, match="get a within"),
     ):
         store.get("a")
@@ -249,7 +259,7 @@ def test_a_list_without_end_ends() -> None:
     page = f"<R>{entry * 100}<NextContinuationToken>more</NextContinuationToken></R>"
     with (
         answering(_failing(Answer(200, [], page.encode()))) as port,
-        open_objects(store_url("s3", port), timeout=0.2) as store,
+        impatient(store_url("s3", port), 0.2) as store,
         pytest.raises(
             StoreUnavailableError, match=r"within 0\.2 s: it has listed [0-9,]+00 objects"
         ),
@@ -313,7 +323,7 @@ def test_credentials_that_cannot_be_had_are_told_from_the_store(
     with answering(lambda _: answer(404)) as port:
         monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{port}")
         with pytest.raises(StoreUnavailableError) as raised:
-            open_objects("s3://bucket/p?region=us-east-1", timeout=0.2)
+            open_objects("s3://bucket/p?region=us-east-1")
     assert "no credentials were given" in str(raised.value)
     assert "it answered 404" in str(raised.value)
 
