@@ -5,7 +5,8 @@ They mean what they mean in Azure's store on Blob Storage:
 1. A claim is won if its etag is still the partition's, or if it has none and nobody ever claimed
    the partition; in one step, whoever else claims. A claim that is lost is left out of the result,
    and is no error.
-2. A checkpoint replaces what is there, whoever wrote it, wherever it was.
+2. A checkpoint replaces what is there, whoever wrote it, wherever it was; but never a later one of
+   the same writer, as an unconditional put may whose first try comes late.
 3. An owner that releases a partition claims it for ``""``.
 
 Where Azure's differs from this:
@@ -37,7 +38,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from eventlog import blobs
 from eventlog.azure import documents
 from eventlog.azure.documents import Checkpoint, Ownership, Place
-from eventlog.blobs import NOT_MODIFIED, BlobStore
+from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore
 from eventlog.blobs.store import check_name
 from eventlog.errors import ClosedError, LogBusyError, StoreUnavailableError
 from eventlog.groups import steps
@@ -45,8 +46,8 @@ from eventlog.groups.steps import perform
 
 __all__ = ["Keeper"]
 
-AT_A_TIME: Final = 16
-"""How many calls of a store are under way at a time, for one call of the SDK."""
+_TRIES: Final = 10
+"""To replace a checkpoint whose etag is not known, or not any more."""
 
 _PASSING: Final = (StoreUnavailableError, LogBusyError, ClosedError, OSError)
 """Why a claim may fail that was right. Closed is a store that its user closes together with the
@@ -95,12 +96,24 @@ class _Documents(Generic[D]):
             for name, seen in found.items()
             if partitions[name] is not None and (seen is None or seen.etag != listed.get(name))
         ]
-        found |= zip(unknown, _several(self._read, unknown), strict=True)
+        found |= zip(unknown, _several(self._store, self._read, unknown), strict=True)
+        for name in unknown:
+            if name in listed and found[name] is None:
+                self._require_gone(name)
         return {
             partition: seen
             for name, partition in partitions.items()
             if partition is not None and (seen := found[name]) is not None
         }
+
+    def _require_gone(self, name: str) -> None:
+        """It was listed, and then not there. Not to be believed lightly: a processor would begin
+        the partition anew, or take it from its owner.
+        """
+        if name in dict(self._store.list(name)) and self._read(name) is None:
+            raise StoreUnavailableError(
+                f"the blob {name!r} is listed in {self._store!r}, but is not there"
+            )
 
     def _read(self, name: str) -> _Seen[D] | None:
         known = self._seen.get(name)
@@ -126,9 +139,14 @@ class _Documents(Generic[D]):
 
     def put(self, name: str, document: D) -> None:
         """Put it in place of whatever is there."""
-        began = time.time()
-        etag = self._store.put(name, documents.encode(document))
-        self._seen[name] = _Seen(etag, document, began)
+        seen = self._seen.get(name)
+        etag = None if seen is None else seen.etag
+        for _ in range(_TRIES):
+            if self.swap(name, etag, document) is not None:
+                return
+            blob = self._store.get(name)
+            etag = blob.etag if isinstance(blob, Blob) else None
+        raise StoreUnavailableError(f"the blob {name!r} is changed by others all the time")
 
 
 class _Claim(NamedTuple):
@@ -227,7 +245,7 @@ class Keeper:
         """See `eventlog.azure.CheckpointStore.claim_ownership`."""
         claims = [_Claim.of(given, self._prefix) for given in ownership_list]
         turn = _Round(self._ownerships)
-        made = _several(turn.make, claims)
+        made = _several(self._store, turn.make, claims)
         if turn.failure is not None:
             _logger.warning(
                 "some of %d partitions could not be claimed; what was owned is kept, for now: %s",
@@ -279,13 +297,15 @@ def _scope(place: Place, partition: str) -> dict[str, Any]:
     }
 
 
-def _several(do: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """What comes of each, in their order; the calls are made several at a time.
+def _several(store: BlobStore, do: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    """What comes of each, in their order; as many calls are made at a time as the store serves.
 
-    The threads are new ones, which costs little next to a call of a store that is worth it: there
-    is nothing to be closed, and nothing that a forked child has only half of.
+    More would wait for each other until it is too late. The threads are new ones, which costs
+    little next to a call of a store that is worth it: there is nothing to be closed, and nothing
+    that a forked child has only half of.
     """
     if len(items) <= 1:
         return [do(item) for item in items]
-    with ThreadPoolExecutor(min(AT_A_TIME, len(items)), "eventlog-azure") as threads:
+    at_a_time = min(store.calls_at_a_time, len(items))
+    with ThreadPoolExecutor(at_a_time, "eventlog-azure") as threads:
         return list(threads.map(do, items))

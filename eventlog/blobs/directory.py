@@ -109,6 +109,11 @@ class DirectoryBlobs(BlobStore):
         """See `BlobStore.shared_directory`: one in DIR whose name begins with a dot."""
         return self._path / _HOSTS
 
+    @property
+    def is_closed(self) -> bool:
+        """See `BlobStore.is_closed`."""
+        return self._closed
+
     def close(self) -> None:
         """See `BlobStore.close`. Nothing is open between calls."""
         self._closed = True

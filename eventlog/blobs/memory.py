@@ -129,6 +129,11 @@ class MemoryBlobs(BlobStore):
         self._watches.add(watch)
         return watch
 
+    @property
+    def is_closed(self) -> bool:
+        """See `BlobStore.is_closed`."""
+        return self._contents is None
+
     def close(self) -> None:
         """See `BlobStore.close`."""
         self._contents = None

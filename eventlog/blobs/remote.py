@@ -44,7 +44,17 @@ from eventlog.blobs.store import (
 )
 from eventlog.errors import ClosedError, PreconditionFailedError, StoreUnavailableError
 
-__all__ = ["DEFAULT_TIMEOUT", "RemoteBlobs", "Undone", "Unsure", "Version", "check_timeout"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Late",
+    "LateUndone",
+    "RemoteBlobs",
+    "Undone",
+    "Unsure",
+    "Version",
+    "can_be_etag",
+    "check_timeout",
+]
 
 T = TypeVar("T")
 
@@ -53,6 +63,9 @@ DEFAULT_TIMEOUT: Final = 6.0
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
+_TOO_SHORT: Final = 0.1
+"""Of the time of a request: with less it is not begun."""
+
 _LONGEST_TIMEOUT: Final = 600.0
 _ETAG: Final = re.compile(r"[A-Za-z0-9._:+/=-]{1,200}")
 
@@ -67,6 +80,14 @@ class Unsure(Exception):  # noqa: N818 - it never leaves the stores
 
 class Undone(Unsure):
     """A request failed in passing, and has certainly changed nothing, nor ever will."""
+
+
+class Late(Unsure):
+    """There was no time left. Says less than what failed before."""
+
+
+class LateUndone(Late, Undone):
+    """There was no time left even to ask."""
 
 
 class Version(NamedTuple):
@@ -84,8 +105,9 @@ class RemoteBlobs(BlobStore):
     """A store that is asked by requests. See `BlobStore` for the contract.
 
     Who derives from it implements single requests, none of which may take much longer than
-    `request_timeout`. Besides what stands with each they raise `Unsure` if it is worth to try
-    again, and `StoreUnavailableError` if it is not (no access, no such bucket).
+    `request_timeout`, nor than `until`: by the clock, when the time of the call is over. Besides
+    what stands with each they raise `Unsure` if it is worth to try again, and
+    `StoreUnavailableError` if it is not (no access, no such bucket).
 
     Args:
         place: its URL without anything secret.
@@ -114,21 +136,30 @@ class RemoteBlobs(BlobStore):
     # Requests
 
     @abc.abstractmethod
-    def _read(self, name: str, if_none_match: str | None) -> Version | NotModified | None:
+    def _read(
+        self, name: str, if_none_match: str | None, until: float
+    ) -> Version | NotModified | None:
         """Get a blob; None if it is not there."""
 
     @abc.abstractmethod
     def _write(
-        self, name: str, data: bytes, writer: str, *, if_match: str | None, if_absent: bool
+        self,
+        name: str,
+        data: bytes,
+        writer: str,
+        until: float,
+        *,
+        if_match: str | None,
+        if_absent: bool,
     ) -> str:
         """Put a blob; its etag. Raises `PreconditionFailedError`."""
 
     @abc.abstractmethod
-    def _remove(self, name: str, if_match: str | None) -> None:
+    def _remove(self, name: str, if_match: str | None, until: float) -> None:
         """Delete a blob, if it is there. Raises `PreconditionFailedError`."""
 
     @abc.abstractmethod
-    def _names(self, prefix: str) -> Listing:
+    def _names(self, prefix: str, until: float) -> Listing:
         """Names and etags, in any order; others, and what is no blob, may be among them."""
 
     @abc.abstractmethod
@@ -150,8 +181,8 @@ class RemoteBlobs(BlobStore):
         check_name(name)
         check_etag(if_none_match)
         self._require_open()
-        known = if_none_match if _can_be_etag(if_none_match) else None
-        found = self._ask(f"get {name}", lambda: self._read(name, known))
+        known = if_none_match if can_be_etag(if_none_match) else None
+        found = self._ask(f"get {name}", lambda until: self._read(name, known, until))
         return found.blob if isinstance(found, Version) else found
 
     def put(
@@ -163,14 +194,14 @@ class RemoteBlobs(BlobStore):
         _refuse_no_etag(name, if_match)
         writer = secrets.token_hex(8)
 
-        def write() -> str:
-            return self._write(name, data, writer, if_match=if_match, if_absent=if_absent)
+        def write(until: float) -> str:
+            return self._write(name, data, writer, until, if_match=if_match, if_absent=if_absent)
 
         if if_match is None and not if_absent:
             return self._ask(f"put {name}", write)
 
-        def look() -> str | None:
-            version = self._read(name, None)
+        def look(until: float) -> str | None:
+            version = self._read(name, None, until)
             if isinstance(version, Version) and version.writer == writer:
                 return version.blob.etag
             _refuse_other(version, if_match)
@@ -182,7 +213,7 @@ class RemoteBlobs(BlobStore):
         """See `BlobStore.list`."""
         check_prefix(prefix)
         self._require_open()
-        found = self._ask(f"list {prefix}", lambda: self._names(prefix))
+        found = self._ask(f"list {prefix}", lambda until: self._names(prefix, until))
         return sorted(entry for entry in found if entry[0].startswith(prefix) and is_name(entry[0]))
 
     def delete(self, name: str, *, if_match: str | None = None) -> None:
@@ -192,13 +223,21 @@ class RemoteBlobs(BlobStore):
         self._require_open()
         _refuse_no_etag(name, if_match)
         if if_match is None:
-            self._ask(f"delete {name}", lambda: self._remove(name, None))
+            self._ask(f"delete {name}", lambda until: self._remove(name, None, until))
             return
 
-        def look() -> None:
-            _refuse_other(self._read(name, None), if_match)
+        def remove(until: float) -> None:
+            self._remove(name, if_match, until)
 
-        self._change(f"delete {name}", lambda: self._remove(name, if_match), look)
+        def look(until: float) -> None:
+            _refuse_other(self._read(name, None, until), if_match)
+
+        self._change(f"delete {name}", remove, look)
+
+    @property
+    def is_closed(self) -> bool:
+        """See `BlobStore.is_closed`."""
+        return self._is_closed
 
     def close(self) -> None:
         """See `BlobStore.close`."""
@@ -209,17 +248,23 @@ class RemoteBlobs(BlobStore):
 
     # Trying
 
-    def _ask(self, what: str, request: Callable[[], T]) -> T:
+    def _request(self, request: Callable[[float], T], until: float) -> T:
+        """Make one request; for stores whose requests do not look at the time themselves."""
+        return request(until)
+
+    def _ask(self, what: str, request: Callable[[float], T]) -> T:
         """Repeat what may be repeated: the answer."""
         failure = None
-        for _ in self._attempts():
+        for until in self._attempts():
             try:
-                return request()
+                return self._request(request, until)
             except Unsure as error:
-                failure = error
+                failure = _of_both(failure, error)
         raise self._given_up(what, failure)
 
-    def _change(self, what: str, request: Callable[[], T], look: Callable[[], T | None]) -> T:
+    def _change(
+        self, what: str, request: Callable[[float], T], look: Callable[[float], T | None]
+    ) -> T:
         """Make a conditional change.
 
         Args:
@@ -228,12 +273,12 @@ class RemoteBlobs(BlobStore):
         """
         failure: Unsure | None = None
         is_doubtful = False
-        for _ in self._attempts():
+        for until in self._attempts():
             try:
-                answer = look() if is_doubtful else None
-                return request() if answer is None else answer
+                answer = self._request(look, until) if is_doubtful else None
+                return self._request(request, until) if answer is None else answer
             except Unsure as error:
-                failure = error
+                failure = _of_both(failure, error)
                 is_doubtful = is_doubtful or not isinstance(error, Undone)
             except PreconditionFailedError:
                 if not is_doubtful:
@@ -241,29 +286,33 @@ class RemoteBlobs(BlobStore):
                 # An earlier try of this change, or another's, has come before: to be looked at.
             except _Ambiguous:
                 raise self._doubted(what) from None
-        return self._judge(what, look if is_doubtful else lambda: None, failure)
+        return self._judge(what, look if is_doubtful else None, failure)
 
-    def _judge(self, what: str, look: Callable[[], T | None], failure: Unsure | None) -> T:
-        """The time is over: one last look."""
+    def _judge(
+        self, what: str, look: Callable[[float], T | None] | None, failure: Unsure | None
+    ) -> T:
+        """The time is over: one last look, if there is any doubt."""
+        answer = None
         try:
-            answer = look()
+            if look is not None:
+                answer = self._request(look, self._clock() + self.request_timeout)
         except Unsure:
-            answer = None
+            pass
         except _Ambiguous:
             raise self._doubted(what) from None
         if answer is None:
             raise self._given_up(what, failure)
         return answer
 
-    def _attempts(self) -> Iterator[None]:
-        """As many as there is time for, with pauses in between."""
+    def _attempts(self) -> Iterator[float]:
+        """When the call is over; as often as there is time to try, with pauses in between."""
         end = self._clock() + self.timeout
         pause = _FIRST_PAUSE
         while True:
-            yield
+            yield end
             # At random, so that those who were turned away together do not come back together.
             moment = random.uniform(pause / 2, pause)  # noqa: S311 - no secret
-            if self._clock() + moment >= end:
+            if self._clock() + moment >= end - self.request_timeout * _TOO_SHORT:
                 return
             self._sleep(moment)
             self._require_open()
@@ -296,6 +345,11 @@ class _Ambiguous(Exception):  # noqa: N818 - see `Unsure`
     """Nobody can tell any more whether a change has happened."""
 
 
+def _of_both(before: Unsure | None, now: Unsure) -> Unsure:
+    """The failure that says more."""
+    return before if before is not None and isinstance(now, Late) else now
+
+
 def check_timeout(timeout: object) -> float:
     """`timeout`, if a store may have it.
 
@@ -310,13 +364,14 @@ def check_timeout(timeout: object) -> float:
     return float(timeout)
 
 
-def _can_be_etag(etag: str | None) -> bool:
+def can_be_etag(etag: str | None) -> bool:
+    """Whether a store takes it for one; what it does not is not sent."""
     return etag is not None and _ETAG.fullmatch(etag) is not None
 
 
 def _refuse_no_etag(name: str, if_match: str | None) -> None:
     """What cannot be an etag is not sent: to a server, ``*`` would be any."""
-    if if_match is not None and not _can_be_etag(if_match):
+    if if_match is not None and not can_be_etag(if_match):
         raise PreconditionFailedError(f"no version of the blob {name!r} has etag {if_match!r:.100}")
 
 

@@ -95,6 +95,10 @@ class BlobStore(abc.ABC):
     differ in case differ. No name should go on where another ends, as ``a/b`` does behind ``a``:
     a store of files cannot hold both.
 
+    After an error that leaves it open whether a put or delete has happened, it may happen yet, and
+    undo what others have put since, unless it has a condition; so may an earlier try of a call that
+    was repeated behind the scenes and has succeeded. What must not go backwards is swapped.
+
     Every method may raise
 
         InvalidNameError: the name, or prefix, breaks the rules.
@@ -151,6 +155,19 @@ class BlobStore(abc.ABC):
             PreconditionFailedError: it is not; nothing was changed.
         """
 
+    def apart(self) -> BlobStore:
+        """The same store, whose calls do not wait for those of others.
+
+        For what must not be late. Close it when it is not needed any more, unless it is this one;
+        it is closed with this one in any case.
+        """
+        return self
+
+    @property
+    def calls_at_a_time(self) -> int:
+        """How many calls are worth making at the same time: more would wait for each other."""
+        return 16
+
     def watch(self, name: str) -> Watch | None:
         """What tells of changes of one blob; None if the store cannot tell.
 
@@ -169,6 +186,11 @@ class BlobStore(abc.ABC):
         is nobody's blob.
         """
         return None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and is of no use any more."""
+        return False
 
     @abc.abstractmethod
     def close(self) -> None:

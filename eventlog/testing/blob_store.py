@@ -439,6 +439,18 @@ class BlobStoreContract:
                 other.put("a", b"2", if_match=etag)
             assert _get(store, "a").data == b"2"
 
+    def test_what_is_apart_is_the_same_store(self, store: BlobStore) -> None:
+        """Closed, if it is another object, it leaves the store open."""
+        etag = store.put("a", b"1")
+        apart = store.apart()
+        assert apart.list("") == [("a", etag)]
+        etag = apart.put("a", b"2", if_match=etag)
+        if apart is not store:
+            apart.close()
+            assert apart.is_closed
+        assert not store.is_closed
+        assert store.list("") == [("a", etag)]
+
     # Closing
 
     def test_a_closed_store_says_so(self, store: BlobStore) -> None:

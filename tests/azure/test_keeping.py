@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 import eventlog.blobs
-from eventlog import EventLogError, InvalidNameError, StoreUnavailableError
-from eventlog.azure import CheckpointStore
-from eventlog.azure.keeping import AT_A_TIME
+from eventlog import (
+    EventLogError,
+    InvalidNameError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+)
+from eventlog.azure import CheckpointStore, keeping
 from eventlog.blobs import BlobStore, Listing
 from tests.azure.stores import SCOPE, owners, scoped
 from tests.group_stores import Unreliable
@@ -160,7 +168,24 @@ def test_once_the_store_has_failed_the_round_begins_no_other_claim(
     calls(blobs)
     blobs.fail = [OSError("the disk is gone")] * MANY
     assert store.claim_ownership(owned) == owned
-    assert calls(blobs)["put"] <= AT_A_TIME
+    assert calls(blobs)["put"] <= blobs.calls_at_a_time
+
+
+def test_no_more_claims_are_under_way_than_the_store_serves_at_a_time(
+    blobs: Unreliable, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait for each other would come too late."""
+    monkeypatch.setattr(Lagging, "calls_at_a_time", 3)
+    pools = []
+
+    def pool(at_a_time: int, name: str) -> ThreadPoolExecutor:
+        pools.append(at_a_time)
+        return ThreadPoolExecutor(at_a_time, name)
+
+    monkeypatch.setattr(keeping, "ThreadPoolExecutor", pool)
+    assert len(claim(store, "a", *range(10))) == 10
+    assert len(CheckpointStore(blobs).list_ownership(*SCOPE)) == 10
+    assert pools == [3, 3]
 
 
 def test_what_its_owner_claims_upon_a_former_version_is_no_renewal(
@@ -184,6 +209,68 @@ def test_a_checkpoint_that_cannot_be_stored_raises(
     blobs.fail = [StoreUnavailableError("no route")]
     with pytest.raises(StoreUnavailableError):
         store.update_checkpoint(scoped(0, offset="40", sequence_number=1))
+    assert store.list_checkpoints(*SCOPE) == []
+
+
+class Overtaken(Unreliable):
+    """A store to which puts come late.
+
+    Attributes:
+        late: while it is a list, puts go there, and are unanswered.
+    """
+
+    late: list[Callable[[], object]] | None = None
+
+    def put(
+        self, name: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False
+    ) -> str:
+        if self.late is None:
+            return super().put(name, data, if_match=if_match, if_absent=if_absent)
+        conditions: Any = {"if_match": if_match, "if_absent": if_absent}
+        self.late.append(functools.partial(self.real.put, name, data, **conditions))
+        raise StoreUnavailableError("no answer")
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_checkpoint_that_comes_late_does_not_replace_a_later_one(is_first: bool) -> None:
+    blobs = Overtaken(eventlog.blobs.open("memory:"))
+    store = CheckpointStore(blobs)
+    if not is_first:
+        store.update_checkpoint(scoped(0, offset="1", sequence_number=1))
+    late = blobs.late = []
+    with pytest.raises(StoreUnavailableError):
+        store.update_checkpoint(scoped(0, offset="100", sequence_number=100))
+    blobs.late = None
+    store.update_checkpoint(scoped(0, offset="200", sequence_number=200))
+    assert len(late) == 1
+    with pytest.raises(PreconditionFailedError):
+        late[0]()
+    [checkpoint] = CheckpointStore(blobs).list_checkpoints(*SCOPE)
+    assert checkpoint["sequence_number"] == 200
+
+
+def test_a_checkpoint_that_came_late_is_replaced() -> None:
+    blobs = Overtaken(eventlog.blobs.open("memory:"))
+    store = CheckpointStore(blobs)
+    late = blobs.late = []
+    with pytest.raises(StoreUnavailableError):
+        store.update_checkpoint(scoped(0, offset="100", sequence_number=100))
+    blobs.late = None
+    late[0]()
+    store.update_checkpoint(scoped(0, offset="200", sequence_number=200))
+    [checkpoint] = CheckpointStore(blobs).list_checkpoints(*SCOPE)
+    assert checkpoint["sequence_number"] == 200
+
+
+def test_what_is_listed_but_not_there_is_not_taken_for_nothing(blobs: Lagging) -> None:
+    """Its reader would begin the partition anew."""
+    CheckpointStore(blobs).update_checkpoint(scoped(0, offset="40", sequence_number=1))
+    blobs.stop_listing()
+    blobs.delete(f"{PLACE}/checkpoint/0")
+    store = CheckpointStore(blobs)
+    with pytest.raises(StoreUnavailableError, match=r"checkpoint/0.* is listed .* is not there"):
+        store.list_checkpoints(*SCOPE)
+    blobs.listing = None
     assert store.list_checkpoints(*SCOPE) == []
 
 

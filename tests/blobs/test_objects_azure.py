@@ -84,6 +84,7 @@ class Late:
     def __init__(self, times: int) -> None:
         self.times = times
         self.sent: list[str] = []
+        self._is_there = True
 
     def respond(self, request: Request) -> Answer:
         if request.method == "DELETE" and ".eventlog-probe" not in request.target:
@@ -92,6 +93,10 @@ class Late:
                 return answer(403, "AuthenticationFailed")
         if request.headers.get("if-match", '"0"') != '"0"' or "if-none-match" in request.headers:
             return answer(412, "ConditionNotMet")
+        if request.method != "GET":
+            self._is_there = request.method == "PUT"
+        elif not self._is_there:
+            return answer(404, "BlobNotFound")
         modified = "Sun, 22 Nov 2026 14:04:04 GMT"
         return answer(200, headers={"ETag": '"0"', "Last-Modified": modified})
 
@@ -134,6 +139,20 @@ def test_what_is_never_taken_is_not_sent_for_ever(monkeypatch: pytest.MonkeyPatc
     assert signed.count("b") == sum("/b?" in target for target in azure.sent)
 
 
+def test_what_was_signed_is_not_kept_for_longer_than_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many blobs there are."""
+    monkeypatch.setattr(clouds, "_SENT_AGAIN_FOR", 0.0)
+    azure = Late(1000)
+    with answering(azure.respond) as port, impatient(store_url("az", port), 0.1) as store:
+        for number in range(5):
+            with pytest.raises(StoreUnavailableError):
+                store.delete(f"{number}")
+        assert isinstance(store, clouds.AzureBlobs)
+        assert len(store._early) <= 1
+
+
 def test_the_emulator_of_a_developer_may_be_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is where obstore looks for it, and has a key that everybody knows."""
     azure = Late(0)
@@ -168,5 +187,5 @@ def test_a_token_has_azure_give_a_key_to_sign_with() -> None:
         with open_objects(url) as store:
             asked.clear()
             store.delete("a", if_match="0")
-            assert asked in (["POST", "DELETE"], ["DELETE"])
+            assert asked in (["POST", "DELETE", "GET"], ["DELETE", "GET"])
     assert "skoid=o" in azure.sent[0]

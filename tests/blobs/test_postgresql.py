@@ -187,10 +187,25 @@ def test_what_a_person_put_there_can_be_listed_and_read(
     blob = store.get("m")
     assert isinstance(blob, Blob)
     assert blob.modified_at.year == 9999
-    postgresql.execute("UPDATE eventlog_blobs SET modified_at = '-infinity', etag = ''", url=url)
+    postgresql.execute("UPDATE eventlog_blobs SET modified_at = '-infinity', etag = 'y'", url=url)
     blob = store.get("m")
     assert isinstance(blob, Blob)
     assert (blob.modified_at.year, blob.data) == (1, b"1")
+
+
+@pytest.mark.parametrize("etag", ["", "a b", "*", "é"])
+def test_an_etag_that_can_be_none_is_told(
+    postgresql: PostgreSQL, url: str, store: BlobStore, etag: str
+) -> None:
+    """Nobody could ever swap that blob: who has edited it is to give it another."""
+    store.put("a", b"1")
+    postgresql.execute(f"UPDATE eventlog_blobs SET etag = '{etag}'", url=url)
+    with pytest.raises(StoreUnavailableError, match=r"'a' .*SET etag = md5\(random\(\)::text\)"):
+        store.get("a")
+    postgresql.execute("UPDATE eventlog_blobs SET etag = md5(random()::text)", url=url)
+    blob = store.get("a")
+    assert isinstance(blob, Blob)
+    store.put("a", b"2", if_match=blob.etag)
 
 
 def test_more_data_than_a_blob_can_have_are_not_read(
@@ -243,7 +258,10 @@ def test_a_list_reads_no_more_than_it_lists(
     for name in ("a_b/1", "a_b/2", "axb/1", "a-b/1"):
         store.put(name, b"1")
     assert isinstance(store, PostgreSQLBlobs)
-    assert sorted(name for name, _ in store._names("a_b")) == ["a_b/1", "a_b/2"]
+    assert sorted(name for name, _ in store._names("a_b", time.monotonic() + 60)) == [
+        "a_b/1",
+        "a_b/2",
+    ]
     postgresql.execute(
         "INSERT INTO eventlog_blobs SELECT 'many/' || n, '', 'x', now() "
         "FROM generate_series(1, 20000) n",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 import eventlog.blobs
 from eventlog.blobs import Blob, BlobStore
-from eventlog.blobs.postgresql import pool
+from eventlog.blobs.postgresql import connecting, pool
 from eventlog.blobs.postgresql.connection import Connection
-from eventlog.errors import ClosedError
+from eventlog.blobs.postgresql.pool import Pool
+from eventlog.blobs.postgresql.store import PostgreSQLBlobs
+from eventlog.blobs.remote import LateUndone, Unsure
+from eventlog.errors import ClosedError, StoreUnavailableError
 from tests.conftest import PATIENCE, Child, Start
 from tests.servers import PostgreSQL
 
@@ -129,6 +134,164 @@ def test_a_closed_store_has_no_connections(
     _wait_until(lambda: not pids())
     with pytest.raises(ClosedError):
         store.get("a")
+
+
+# ---- Taking turns --------------------------------------------------------------------------------
+
+
+class Lent:
+    """What a pool takes for a connection."""
+
+    has_ended = False
+    used_at = float("inf")
+
+    def close(self) -> None:
+        pass
+
+    abort = forget = close
+
+
+def _pool(most: int) -> Pool:
+    connect: Any = lambda until: Lent()  # noqa: E731
+    return Pool(connect, most)
+
+
+def test_who_asks_first_is_served_first() -> None:
+    """Who gives a connection back and wants it again waits behind the others."""
+    one = _pool(1)
+    served: list[int] = []
+
+    def use(number: int) -> None:
+        with one.lend(time.monotonic() + PATIENCE):
+            served.append(number)
+
+    with ThreadPoolExecutor(10) as threads:
+        with one.lend(time.monotonic() + PATIENCE):
+            for number in range(10):
+                threads.submit(use, number)
+                _wait_until(lambda: len(one._waiting) == number + 1)  # noqa: B023
+        use(10)
+    assert served == list(range(11))
+
+
+def test_who_has_waited_too_long_leaves_its_place_to_the_next() -> None:
+    one = _pool(1)
+    with ThreadPoolExecutor(1) as threads:
+        with one.lend(time.monotonic() + PATIENCE):
+            with pytest.raises(LateUndone, match="all its connections are in use, 1 at most"):
+                one.lend(time.monotonic() + 0.05).__enter__()
+            next_one = threads.submit(one.lend(time.monotonic() + PATIENCE).__enter__)
+            _wait_until(lambda: len(one._waiting) == 1)
+        assert next_one.result() is not None
+
+
+def test_to_wait_takes_of_the_time_of_the_call(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose turn comes too late for a whole request asks no more: it would only be given up, and
+    its connection with it.
+    """
+    with eventlog.blobs.open(url, timeout=0.3) as store, ExitStack() as taken:
+        assert isinstance(store, PostgreSQLBlobs)
+        began: list[float] = []
+        turns: list[float] = []
+        in_turn = store._pool._in_turn
+
+        def clock() -> float:
+            began.append(time.monotonic())
+            return began[-1]
+
+        def note(until: float) -> Connection | None:
+            turns.append(until)
+            return in_turn(until)
+
+        for _ in range(pool.MAX_CONNECTIONS):
+            taken.enter_context(store._pool.lend(time.monotonic() + PATIENCE))
+        monkeypatch.setattr(store, "_clock", clock)
+        monkeypatch.setattr(store._pool, "_in_turn", note)
+        with pytest.raises(StoreUnavailableError, match="all its connections are in use"):
+            store.get("a")
+        assert turns[0] == began[0] + store.timeout - store.request_timeout
+
+
+def test_nothing_is_asked_beyond_the_time_of_the_call(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow it was to connect.
+
+    Everything fails at once here, and notes until when it might have taken.
+    """
+    untils: list[float] = []
+    spans: list[float] = []
+    began: list[float] = []
+    make = connecting._connect
+
+    def clock() -> float:
+        began.append(time.monotonic())
+        return began[-1]
+
+    def connect(address: Mapping[str, Any], until: float) -> Connection:
+        note(until)
+        return make(address, began[0] + PATIENCE)
+
+    def ask(*_: object) -> None:
+        note(_[-1])
+        raise Unsure("the answer is lost")
+
+    def note(until: Any) -> None:
+        spans.append(until - time.monotonic())
+        untils.append(until)
+
+    with eventlog.blobs.open(url, timeout=1) as opened:
+        store: Any = opened
+        store._clock = clock
+        monkeypatch.setattr(connecting, "_connect", connect)
+        monkeypatch.setattr(Connection, "ask", ask)
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("a"),
+            lambda: store.list(""),
+            lambda: store.put("a", b"1"),
+            lambda: store.delete("a"),
+        ]
+        for call in calls:
+            for notes in (untils, spans, began):
+                notes.clear()
+            with pytest.raises(StoreUnavailableError):
+                call()
+            assert len(untils) >= 2
+            assert max(untils) <= began[0] + 1
+            assert max(spans) <= 0.5
+
+
+def test_a_store_apart_does_not_wait_for_the_others(
+    url: str, store: BlobStore, pids: Callable[[], list[int]]
+) -> None:
+    """It has one connection of its own."""
+    etag = store.put("a", b"1")
+    apart = store.apart()
+    assert isinstance(store, PostgreSQLBlobs)
+    with ExitStack() as taken:
+        for _ in range(pool.MAX_CONNECTIONS):
+            taken.enter_context(store._pool.lend(time.monotonic() + PATIENCE))
+        changed = apart.put("a", b"2", if_match=etag)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(apart.get, "abcdefgh"))
+        assert len(pids()) == pool.MAX_CONNECTIONS + 1
+    apart.close()
+    _wait_until(lambda: len(pids()) == pool.MAX_CONNECTIONS)
+    assert store.list("") == [("a", changed)]
+    assert not store.is_closed
+
+
+def test_a_store_apart_is_closed_with_the_store(
+    store: BlobStore, pids: Callable[[], list[int]]
+) -> None:
+    apart = store.apart()
+    assert apart.get("a") is None
+    store.close()
+    with pytest.raises(ClosedError):
+        apart.get("a")
+    with pytest.raises(ClosedError):
+        store.apart()
+    _wait_until(lambda: not pids())
 
 
 # ---- Processes -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 
 from eventlog import ClosedError, PreconditionFailedError, StoreUnavailableError
 from eventlog.blobs import NOT_MODIFIED, Blob, Listing, NotModified
-from eventlog.blobs.remote import RemoteBlobs, Undone, Unsure, Version
+from eventlog.blobs.remote import Late, RemoteBlobs, Undone, Unsure, Version
 from eventlog.blobs.store import require
 
 NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
@@ -40,6 +40,7 @@ class Shelf(RemoteBlobs):
         self.versions: list[Version] = []
         self.current: dict[str, Version] = {}
         self.requests: list[str] = []
+        self.untils: list[float] = []
         self.now = 0.0
         self._fates: Iterator[Any] = iter(fates)
         self._late: list[tuple[int, Callable[[], object]]] = []
@@ -87,7 +88,11 @@ class Shelf(RemoteBlobs):
         version = self.current.get(name)
         return None if version is None else version.blob.etag
 
-    def _read(self, name: str, if_none_match: str | None) -> Version | NotModified | None:
+    def _read(
+        self, name: str, if_none_match: str | None, until: float
+    ) -> Version | NotModified | None:
+        self.untils.append(until)
+
         def read() -> Version | NotModified | None:
             version = self.current.get(name)
             same = version is not None and version.blob.etag == if_none_match
@@ -97,8 +102,17 @@ class Shelf(RemoteBlobs):
         return found
 
     def _write(
-        self, name: str, data: bytes, writer: str, *, if_match: str | None, if_absent: bool
+        self,
+        name: str,
+        data: bytes,
+        writer: str,
+        until: float,
+        *,
+        if_match: str | None,
+        if_absent: bool,
     ) -> str:
+        self.untils.append(until)
+
         def write() -> str:
             require(name, self.etag(name), if_match=if_match, if_absent=if_absent)
             return self.write(name, data, writer)
@@ -106,14 +120,17 @@ class Shelf(RemoteBlobs):
         etag: str = self._arrive("put", write)
         return etag
 
-    def _remove(self, name: str, if_match: str | None) -> None:
+    def _remove(self, name: str, if_match: str | None, until: float) -> None:
+        self.untils.append(until)
+
         def remove() -> None:
             require(name, self.etag(name), if_match=if_match)
             self.current.pop(name, None)
 
         self._arrive("delete", remove)
 
-    def _names(self, prefix: str) -> Listing:
+    def _names(self, prefix: str, until: float) -> Listing:
+        self.untils.append(until)
         names: Listing = self._arrive(
             "list", lambda: [(name, version.blob.etag) for name, version in self.current.items()]
         )
@@ -170,6 +187,34 @@ def test_a_call_ends_in_time_and_says_what_it_waited_for(cost: float) -> None:
         with pytest.raises(StoreUnavailableError):
             call()
         assert shelf.now - began <= 6 + 2 * cost
+
+
+def test_every_request_is_told_when_the_call_is_over() -> None:
+    """The same for all; reading back what became of a swap has half of that again."""
+    shelf = Shelf(["lost"] * 1000, cost=1.0)
+    with pytest.raises(StoreUnavailableError):
+        shelf.get("a")
+    assert set(shelf.untils) == {6.0}
+    shelf = Shelf(["lost"] * 1000, cost=1.0)
+    with pytest.raises(StoreUnavailableError):
+        shelf.put("a", b"1", if_absent=True)
+    assert set(shelf.untils[:-1]) == {6.0}
+    assert shelf.untils[-1] <= shelf.now - 1.0 + shelf.request_timeout == shelf.now + 2.0
+    assert shelf.now <= 7.0
+
+
+def test_what_ran_out_of_time_does_not_hide_why() -> None:
+    """It was begun with little time left."""
+
+    def late() -> None:
+        raise Late("no answer in time")
+
+    shelf = Shelf(["refused", late, late], timeout=0.2)
+    with pytest.raises(StoreUnavailableError, match="no room for more"):
+        shelf.get("a")
+    shelf = Shelf([late] * 100, timeout=0.2)
+    with pytest.raises(StoreUnavailableError, match="no answer in time"):
+        shelf.get("a")
 
 
 def test_what_will_not_get_better_is_not_repeated() -> None:

@@ -35,7 +35,10 @@ __all__ = ["AzureBlobs", "GoogleBlobs", "S3Blobs", "open_cloud"]
 
 T = TypeVar("T")
 
-_SIGNED_FOR: Final = timedelta(minutes=5)
+_SIGNED_FOR: Final = timedelta(hours=1)
+"""By the clock of this machine; the server looks at its own. They may differ by 15 minutes, as they
+may for other requests."""
+
 _IF_GENERATION: Final = "x-goog-if-generation-match"
 _MAX_KNOWN: Final = 10_000
 _SENT_AGAIN_FOR: Final = 60.0  # seconds
@@ -100,9 +103,16 @@ class AzureBlobs(S3Blobs):
             end = time.monotonic() + _SENT_AGAIN_FOR
         done = self._send_delete(url, mark)
         if done is not None and done.code == "AuthenticationFailed":
+            self._forget_early()
             self._early[name] = url, end
             raise Undone(f"{done.reason}; is the clock of this machine right?")
         self._deleted(name, mark, done)
+
+    def _forget_early(self) -> None:
+        now = time.monotonic()
+        for name, (_, end) in list(self._early.items()):
+            if now >= end:
+                self._early.pop(name, None)
 
     def _sign(self, name: str) -> str | Failure:
         """With the key of the account, or one that Azure gives for that; or a SAS is one itself."""
@@ -142,13 +152,10 @@ class GoogleBlobs(ObjectBlobs):
         if etag == if_match:
             with contextlib.suppress(PreconditionFailedError):  # the same data, put again?
                 return request(generation)
-        store, key = self._connected(), self._key(name)
-        found = attempt(lambda: obstore.head(store, key))
-        if isinstance(found, Failure) and found.kind is Kind.ABSENT:
+        # Not by HEAD, whose answer has no body: it would not tell who says 404.
+        if self._read(name, None, time.monotonic() + self.request_timeout) is None:
             raise self._unexpected(f"change {name}")
-        meta = self._certain(found, f"get {name}")
-        etag, generation = self._etag(meta["e_tag"]), meta["version"] or ""
-        self._note(name, etag, generation)
+        etag, generation = self._known[name]
         require(name, etag, if_match=if_match)
         return request(generation)
 

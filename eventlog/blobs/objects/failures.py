@@ -52,7 +52,15 @@ def attempt(request: Callable[[], T]) -> T | Failure:
         return request()
     except (BaseError, OSError, ValueError, NotImplementedError) as error:
         text = str(error)
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        return Failure(Kind.FINAL, "obstore gave up: is there a control character in a credential?")
     return _read(text)
+
+
+_PANIC: Final = "PanicException"
+"""What Rust's bugs are to Python: no `Exception`, and in no module that could be imported."""
 
 
 _STATUS: Final = re.compile(r"Server returned non-2xx status code: (\d{3})")
@@ -121,7 +129,7 @@ _STATUSES: Final = {
     304: Kind.NOT_MODIFIED,
     401: Kind.DENIED,
     403: Kind.DENIED,
-    404: Kind.ABSENT,
+    404: Kind.PASSING,  # a store's says what is not there; a front end's, that the store is not
     405: Kind.UNSUPPORTED,
     408: Kind.PASSING,
     409: Kind.PASSING,  # two changes at the same time; the server wants one of them again

@@ -12,16 +12,17 @@ import abc
 import contextlib
 import secrets
 import threading
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
 
+from eventlog.blobs.aside import Aside
 from eventlog.blobs.objects import forking
 from eventlog.blobs.objects.failures import Failure, Kind, attempt
 from eventlog.blobs.objects.proving import find_ignored
 from eventlog.blobs.objects.settings import Settings, Store
-from eventlog.blobs.remote import RemoteBlobs, Undone, Unsure, Version
+from eventlog.blobs.remote import Late, RemoteBlobs, Undone, Unsure, Version
 from eventlog.blobs.store import MAX_DATA_BYTES, NOT_MODIFIED, Blob, Listing, NotModified
 from eventlog.errors import (
     ClosedError,
@@ -66,6 +67,8 @@ class ObjectBlobs(RemoteBlobs):
         self._store: Store | None = settings.connect()
         self._proving = threading.Lock()
         self._is_proven = False
+        self._is_opened = False
+        self._aside = Aside("request")
         self._is_denied = False  # something was, as soon as it was asked for
 
     def open(self) -> None:
@@ -75,7 +78,8 @@ class ObjectBlobs(RemoteBlobs):
         except StoreUnavailableError:
             if not self._is_denied:
                 raise
-            self._ask("open", lambda: self._read(_probe_name(), None))
+            self._ask("open", lambda until: self._read(_probe_name(), None, until))
+        self._is_opened = True
 
     # What a cloud says
 
@@ -104,7 +108,19 @@ class ObjectBlobs(RemoteBlobs):
 
     # Requests
 
-    def _read(self, name: str, if_none_match: str | None) -> Version | NotModified | None:
+    def _request(self, request: Callable[[float], T], until: float) -> T:
+        """Each is ended by obstore after its time, which is the same for all."""
+        left = until - self._clock()
+        if left >= self.request_timeout:
+            return request(until)
+        return self._aside.run(lambda: request(until), left)
+
+    def _read(
+        self,
+        name: str,
+        if_none_match: str | None,
+        until: float,  # noqa: ARG002 - see `_request`; so below
+    ) -> Version | NotModified | None:
         store, key = self._connected(), self._key(name)
         options: GetOptions = {}
         if if_none_match is not None:
@@ -129,7 +145,14 @@ class ObjectBlobs(RemoteBlobs):
         return Version(Blob(name, data, etag, meta["last_modified"]), writer)
 
     def _write(
-        self, name: str, data: bytes, writer: str, *, if_match: str | None, if_absent: bool
+        self,
+        name: str,
+        data: bytes,
+        writer: str,
+        until: float,  # noqa: ARG002
+        *,
+        if_match: str | None,
+        if_absent: bool,
     ) -> str:
         self._prove()
         if if_match is not None:
@@ -157,12 +180,16 @@ class ObjectBlobs(RemoteBlobs):
             raise self._unexpected(f"put {name}")
         return self._certain(put, f"put {name}")
 
-    def _remove(self, name: str, if_match: str | None) -> None:
+    def _remove(self, name: str, if_match: str | None, until: float) -> None:
         self._prove()
         if if_match is not None:
             self._delete(name, if_match)
         else:
             self._delete_object(name, None)
+        # Success may have been the word of some front end, with a page about its troubles.
+        left = self._read(name, None, until)
+        if isinstance(left, Version) and if_match in (None, left.blob.etag):
+            raise Unsure("it has deleted the object, it said, but it is there")
 
     def _deleted(self, name: str, mark: str | None, done: Failure | None) -> None:
         """What a request to delete has come to."""
@@ -172,22 +199,37 @@ class ObjectBlobs(RemoteBlobs):
         else:
             self._certain(done, f"delete {name}")
 
-    def _names(self, prefix: str) -> Listing:
-        """By obstore that is a whole directory: the one in which the prefix ends."""
+    def _names(self, prefix: str, until: float) -> Listing:
+        """By obstore that is a whole directory: the one in which the prefix ends.
+
+        It asks for one page after the other, as long as there are more, and cannot be stopped.
+        """
         store = self._connected()
         folder = (self._beginning + prefix.rpartition("/")[0]).removesuffix("/")
-        deadline = time.monotonic() + self.timeout
         found: Listing = []
 
         def read() -> None:
             for page in obstore.list(store, folder or None, chunk_size=_PAGE):
                 found.extend((meta["path"], bare(meta["e_tag"] or "")) for meta in page)
-                if time.monotonic() > deadline:
-                    raise Unsure(
-                        f"it has listed {len(found):,} objects by then, and there are more"
-                    )
+                if self._clock() > until:
+                    raise Late("there are more pages")
 
-        self._certain(attempt(read), f"list {prefix}")
+        def list_all() -> Failure | None:
+            return attempt(read)
+
+        try:
+            ended = self._aside.run(list_all, until - self._clock())
+        except Late:
+            if not found:
+                raise
+            raise Unsure(
+                f"it has listed {len(found):,} objects by then, and there are more"
+            ) from None
+        self._certain(ended, f"list {prefix}")
+        if not found:
+            # A page about some front end's troubles lists nothing either; a server knows that
+            # there is no such object.
+            self._read(_probe_name(), None, until)
         start = len(self._beginning)
         return [(path[start:], etag) for path, etag in found]
 
@@ -221,15 +263,18 @@ class ObjectBlobs(RemoteBlobs):
         name, writer = _probe_name(), secrets.token_hex(8)
 
         def put(mode: PutMode) -> PutResult:
-            return self._ask("open", lambda: self._put_object(name, b"", writer, mode))
+            return self._ask("open", lambda _: self._put_object(name, b"", writer, mode))
+
+        def look(until: float) -> Version | NotModified | None:
+            return self._read(name, None, until)
 
         mark = self._mark(put("overwrite"))
         ignored = find_ignored(
             mark,
             create=lambda: put("create"),
             replace=lambda mark: put(self._mode(mark)),
-            delete=lambda mark: self._ask("open", lambda: self._delete_object(name, mark)),
-            is_there=lambda: self._ask("open", lambda: self._read(name, None)) is not None,
+            delete=lambda mark: self._ask("open", lambda _: self._delete_object(name, mark)),
+            is_there=lambda: self._ask("open", look) is not None,
         )
         if ignored:
             with contextlib.suppress(Unsure, EventLogError):
@@ -255,7 +300,7 @@ class ObjectBlobs(RemoteBlobs):
 
     def _etag(self, e_tag: str | None) -> str:
         if e_tag is None:
-            raise UnsupportedOperationError(f"the server of {self.place} gives no etags")
+            raise self._error(Failure(Kind.UNSUPPORTED, "it gives no etags"), "")
         return bare(e_tag)
 
     def _certain(self, answer: T | Failure, what: str) -> T:
@@ -274,6 +319,8 @@ class ObjectBlobs(RemoteBlobs):
             return self._unexpected(what)
         if failure.kind is Kind.DENIED:
             self._is_denied = True
+        if failure.kind is Kind.UNSUPPORTED and self._is_opened:
+            return Unsure(failure.reason)  # it was a store: something else has answered
         kind, text = _ERRORS.get(failure.kind, _UNUSABLE)
         return kind(text.format(what=_shown(what), place=self.place, reason=failure.reason))
 

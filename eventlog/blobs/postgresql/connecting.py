@@ -6,9 +6,7 @@ thread, which is left alone if it takes too long.
 
 from __future__ import annotations
 
-import queue
 import select
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
@@ -17,9 +15,10 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 
+from eventlog.blobs.aside import Aside
 from eventlog.blobs.postgresql.connection import Connection, wait
 from eventlog.blobs.postgresql.failures import is_for_good, one_line
-from eventlog.blobs.remote import Unsure
+from eventlog.blobs.remote import Late, Unsure
 from eventlog.errors import StoreUnavailableError
 
 __all__ = ["Connector"]
@@ -28,6 +27,7 @@ _WAITS_FOR: Final = {
     pq.PollingStatus.READING: select.POLLIN,
     pq.PollingStatus.WRITING: select.POLLOUT,
 }
+_aside: Final = Aside("look-up")
 _Address: TypeAlias = Mapping[str, str | int | None]
 
 
@@ -77,22 +77,13 @@ class Connector:
 
 def _addresses(parameters: Mapping[str, str], until: float) -> Sequence[_Address]:
     """Parameters for each address of each host."""
-    answers: queue.SimpleQueue[Sequence[_Address] | psycopg.Error] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            answers.put(conninfo_attempts(parameters))
-        except psycopg.Error as error:
-            answers.put(error)
-
-    threading.Thread(target=look_up, name="eventlog-look-up", daemon=True).start()
     try:
-        answer = answers.get(timeout=max(until - time.monotonic(), 0))
-    except queue.Empty:
-        raise Unsure("no answer in time to who asks for the host's address") from None
-    if isinstance(answer, psycopg.Error):
-        raise Unsure(one_line(str(answer).encode()))
-    return answer
+        return _aside.run(lambda: conninfo_attempts(parameters), until - time.monotonic())
+    except Late:
+        raise Late("no answer in time to who asks for the host's address") from None
+    except psycopg.Error as error:
+        reason = one_line(str(error).encode())
+    raise Unsure(reason)
 
 
 def _connect(address: _Address, until: float) -> Connection:

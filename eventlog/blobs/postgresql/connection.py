@@ -22,7 +22,7 @@ import psycopg
 from psycopg import pq
 
 from eventlog.blobs.postgresql.failures import Refusal, one_line
-from eventlog.blobs.remote import Unsure
+from eventlog.blobs.remote import Late, Unsure
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -178,11 +178,11 @@ def wait(pgconn: PGconn, events: int, until: float) -> int:
     """Which of `select`'s events have come.
 
     Raises:
-        Unsure: none until then.
+        Late: none until then.
     """
     found = _poll(pgconn, events, until - time.monotonic())
     if not found:
-        raise Unsure("no answer in time")
+        raise Late("no answer in time")
     return found
 
 

@@ -5,6 +5,7 @@ What cannot be read is never shown: it may be a part of a password.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -58,6 +59,7 @@ def locate(url: str, options: Mapping[str, object]) -> Location:
     if not isinstance(table, str) or not all(map(_IDENTIFIER.fullmatch, table.split(".", 1))):
         raise ValueError("table is the name of a table, or SCHEMA.TABLE: letters, digits and '_'")
     parameters = _parse(address) | {key: _text(key, value) for key, value in given.items()}
+    _refuse_urls(parameters)
     parameters.setdefault("target_session_attrs", _PRIMARIES[0])
     if parameters["target_session_attrs"] not in _PRIMARIES:
         raise ValueError(f"target_session_attrs of a store is one of {', '.join(_PRIMARIES)}")
@@ -82,11 +84,12 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _parse(address: str) -> dict[str, str]:
-    try:
+    parameters = None
+    with contextlib.suppress(psycopg.Error, UnicodeError):  # no error has theirs beside it
         parameters = {key: str(value) for key, value in conninfo_to_dict(address).items()}
-    except (psycopg.Error, UnicodeError):
-        raise _unreadable() from None
-    if not _URL.fullmatch(address) or not _PORTS.fullmatch(parameters.get("port", "")):
+    if parameters is None or not _URL.fullmatch(address):
+        raise _unreadable()
+    if not _PORTS.fullmatch(parameters.get("port", "")):
         raise _unreadable()
     return parameters
 
@@ -104,17 +107,27 @@ def _text(key: str, value: object) -> str:
         raise ValueError(f"a store in PostgreSQL has no option {key!r:.80}")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise TypeError(f"the option {key} is a str or a number, not {type(value).__name__}")
-    return str(value)
+    text = str(value)
+    if "\0" in text or text.encode(errors="ignore").decode() != text:
+        raise ValueError(f"the option {key} has a character that is none")
+    return text
+
+
+def _refuse_urls(parameters: Mapping[str, str]) -> None:
+    """What is shown to people must not be what libpq would look for a password in."""
+    for key in ("host", "hostaddr", "dbname"):
+        value = parameters.get(key, "")
+        if "=" in value or "://" in value or "@" in value[1:]:  # "@name" is a socket on Linux
+            raise ValueError(f"{key} of a store in PostgreSQL is a plain name, no URL")
 
 
 def _number(value: object) -> object:
     """What a query says is text."""
     if not isinstance(value, str):
         return value
-    try:
+    with contextlib.suppress(ValueError):  # which would show it
         return float(value)
-    except ValueError:
-        raise ValueError("timeout is a number of seconds") from None
+    raise ValueError("timeout is a number of seconds")
 
 
 def _address(parameters: Mapping[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 Invariants:
 
-1. There are never more than `MAX_CONNECTIONS`, and none is used by two threads at a time.
+1. There are never more than a pool may have, and none is used by two threads at a time. Who asks
+   first is served first: what must be in time does not wait for what came later.
 2. One that fails takes with it those that are idle: they lead to the same server.
 3. In a child process there are none at first, from the moment of the fork: those that are there are
    the parent's, and the server hears nothing of their being let go.
@@ -10,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import threading
@@ -20,7 +22,7 @@ from typing import Final
 
 from eventlog.blobs.postgresql.connection import Connection
 from eventlog.blobs.postgresql.failures import Refusal
-from eventlog.blobs.remote import Undone, Unsure
+from eventlog.blobs.remote import LateUndone, Undone, Unsure
 
 __all__ = ["MAX_CONNECTIONS", "Pool"]
 
@@ -36,29 +38,36 @@ class Pool:
 
     Args:
         connect: makes one until some time by the monotonic clock, or raises.
+        most: how many there may be.
     """
 
-    def __init__(self, connect: Callable[[float], Connection]) -> None:
+    def __init__(self, connect: Callable[[float], Connection], most: int = MAX_CONNECTIONS) -> None:
         self._connect = connect
+        self.most = most
         self._begin()
         _pools.add(self)
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
+        self._waiting: collections.deque[object] = collections.deque()  # the first is at the left
         self._idle: list[Connection] = []  # the one used last is at the end
         self._busy: set[Connection] = set()
         self._being_made = 0
         self._is_closed = False
 
     @contextlib.contextmanager
-    def lend(self, until: float) -> Iterator[Connection]:
+    def lend(self, until: float, turn_until: float | None = None) -> Iterator[Connection]:
         """A connection, for a while. What fails with it, but for a refusal, is the end of it.
 
+        Args:
+            until: when to give up, by the monotonic clock.
+            turn_until: when to give up waiting for one that others use, if that is sooner.
+
         Raises:
-            Undone: there is none until then.
+            LateUndone: there is none until then.
             Exception: what `connect` raises.
         """
-        connection = self._take(until)
+        connection = self._take(until, until if turn_until is None else turn_until)
         try:
             yield connection
         except Refusal as refusal:
@@ -69,17 +78,10 @@ class Pool:
             raise
         self._take_back(connection, is_good=True)
 
-    def _take(self, until: float) -> Connection:
-        with self._changed:
-            while (connection := self._idle_one()) is None:
-                if len(self._busy) + self._being_made < MAX_CONNECTIONS:
-                    break
-                if not self._changed.wait(max(until - time.monotonic(), 0)):
-                    raise Undone(f"its {MAX_CONNECTIONS} connections are in use")
-            if connection is not None:
-                self._busy.add(connection)
-                return connection
-            self._being_made += 1
+    def _take(self, until: float, turn_until: float) -> Connection:
+        connection = self._in_turn(turn_until)
+        if connection is not None:
+            return connection
         try:
             connection = self._connect(until)
         except Unsure as error:
@@ -89,8 +91,32 @@ class Pool:
                 self._being_made -= 1
                 if connection is not None:
                     self._busy.add(connection)
-                self._changed.notify()
+                self._changed.notify_all()
         return connection
+
+    def _in_turn(self, until: float) -> Connection | None:
+        """An idle one; None if one is to be made, for which there is room then."""
+        turn = object()
+        with self._changed:
+            self._waiting.append(turn)
+            try:
+                if not self._changed.wait_for(
+                    lambda: self._waiting[0] is turn and self._has_room(),
+                    max(until - time.monotonic(), 0),
+                ):
+                    raise LateUndone(f"all its connections are in use, {self.most} at most")
+                connection = self._idle_one()
+                if connection is None:
+                    self._being_made += 1
+                else:
+                    self._busy.add(connection)
+                return connection
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return bool(self._idle) or len(self._busy) + self._being_made < self.most
 
     def _idle_one(self) -> Connection | None:
         while self._idle:
@@ -110,7 +136,7 @@ class Pool:
                 connection.close()
             else:
                 self._idle.append(connection)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _close_idle(self) -> None:
         while self._idle:
