@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eventlog.processor.subscription import Subscription
     from eventlog.producer import Producer
     from eventlog.producing.delivery import Delivery
+    from eventlog.producing.intake import Intake
     from eventlog.transaction import Transaction
 
 __all__ = [
@@ -152,6 +153,10 @@ class EventLog(abc.ABC):
         none.
         """
         return None
+
+    def joins_transactions(self, store: BlobStore) -> bool:
+        """Whether checkpoints that are kept in a store can be committed with events."""
+        return store is self.own_blobs
 
     @property
     def aio(self) -> AsyncLog:
@@ -418,6 +423,14 @@ class Topic(abc.ABC):
             on_lost: called with each range of events that expired before it was read; they are
                 logged as a warning in any case.
         """
+
+    def is_gapless(self) -> bool:
+        """Whether each offset of a partition is one more than the last: to subtract is to count."""
+        return False
+
+    def intake(self) -> Intake | None:
+        """Where `eventlog.copying` stores what it copies; None if a producer has to do."""
+        return None
 
     @abc.abstractmethod
     def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:

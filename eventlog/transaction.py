@@ -59,6 +59,7 @@ class Transaction(abc.ABC):
         self._ended = False
         self._receipts: list[Receipt] = []
         self._participants: list[Participant] = []
+        self._store: BlobStore | None = None
 
     @abc.abstractmethod
     def append(
@@ -102,11 +103,16 @@ class Transaction(abc.ABC):
     def _commit(self) -> list[Receipt]:
         """Store everything; the receipts of the appends in their order."""
 
-    def attach(self, participant: Participant) -> None:
-        """Have a reader's checkpoints join."""
+    def attach(self, participant: Participant, store: BlobStore | None = None) -> None:
+        """Have a reader's checkpoints join.
+
+        Args:
+            store: where they are, if not in the log's own: see `EventLog.joins_transactions`.
+        """
         with self._mutex:
             self._check_open()
             self._participants.append(participant)
+            self._store = store or self._store
 
     @property
     def receipts(self) -> list[Receipt]:

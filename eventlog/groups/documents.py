@@ -59,6 +59,7 @@ Owner = Annotated[str, Meta(min_length=1, max_length=MAX_OWNER_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 LastOffset = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Instant = Annotated[datetime, Meta(tz=True)]
+Ids = Annotated[tuple[Owner, ...], Meta(max_length=1000)]
 
 LIVING: Final = timedelta(seconds=30)
 """For how long it is believed that a consumer lives. That keeps people from resetting under it, and
@@ -102,6 +103,8 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
         attempted: the event that `attempts` counts for.
         alone_until: events before this offset are handled one at a time, since a batch of them
             ended its process; 0 if none are.
+        producers, to_fence: on engines whose transactions commit checkpoints by themselves, which
+            producers of the owner's may do so, and of former owners'; see `eventlog.kafka.groups`.
         revision: another one with every write; see `new_revision`.
         log, topic, group: ids of what it belongs to.
     """
@@ -112,6 +115,8 @@ class StoredCheckpoint(Checkpoint, frozen=True, kw_only=True):
     opened: LastOffset | None = None
     attempted: Count | None = None
     alone_until: Count = 0
+    producers: Ids | msgspec.UnsetType = msgspec.UNSET
+    to_fence: Ids | msgspec.UnsetType = msgspec.UNSET
     revision: str = ""
     log: str
     topic: str

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore, Listing, NotModified
 from eventlog.errors import PreconditionFailedError, StoreUnavailableError
 
-__all__ = ["Steps", "StoreCall", "delete", "get", "list_names", "perform", "put", "swap"]
+__all__ = ["Steps", "StoreCall", "delete", "get", "list_names", "nothing", "perform", "put", "swap"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,11 @@ def perform(steps: Steps[T], store: BlobStore) -> T:
     except StopIteration as end:
         value: T = end.value
         return value
+
+
+def nothing() -> Steps[None]:
+    """No call at all."""
+    yield from ()
 
 
 def get(name: str, *, if_none_match: str | None = None) -> Steps[Blob | NotModified | None]:

@@ -8,7 +8,8 @@ From the top down; who stands higher uses what stands lower, never the other way
     pump > work > session               one owned partition, its events, its processor's calls
     context > hold, feed, failures      what a processor may do; reading ahead; after an error
     coordination                        the thread that keeps a host in its group; `lifeline`
-    membership > sightings, group       a member's rounds; who is alive; the plan, pure functions
+    membership > heartbeat, sightings   a member's rounds; that it is alive, and who else is
+    group                               the plan, pure functions
     checkpoint                          fenced progress
     processor, options, dead_letters    what users write, set, and find
 

@@ -91,6 +91,11 @@ class PartitionCheckpoint:
         epoch: of this taking of the partition.
         clock: gives microseconds since 1970, for people to read.
         group: what looks at the group document, if others look at it too.
+        outlived: whether an owner is, or was, a member of this process, which is there to ask: so
+            whatever that member had at work did not end it.
+
+    Attributes:
+        outdone_by: the epoch of the other owner that was found there last; None if none was.
 
     All steps may raise
 
@@ -114,15 +119,18 @@ class PartitionCheckpoint:
         *,
         clock: Callable[[], int] = system_clock,
         group: GroupLook | None = None,
+        outlived: Callable[[str], bool] | None = None,
     ) -> None:
         assert epoch > 0, "a host's epochs begin at 1"
         self.partition: Final = partition
         self.member: Final = member
         self.epoch: Final = epoch
+        self.outdone_by: int | None = None
         self._ids = ids
         self._group_id = group_id
         self._clock = clock
         self._group = group or GroupLook(ids)
+        self._outlived = outlived or (lambda _: False)
         self._name = ids.checkpoint(partition)
         self._stored: StoredCheckpoint | None = None
         self._etag: str | None = None
@@ -223,6 +231,8 @@ class PartitionCheckpoint:
         taken = replace(
             found.handed(self.member, self._now()), epoch=self.epoch, opened=found.offset
         )
+        if found.owner is not None and self._outlived(found.owner):
+            return replace(taken, attempts=0)
         if not self._ended_its_process(found) or found.offset + 1 >= last:
             return taken
         suspects = max_batch * 2 ** min(found.crashes, _MOST_DOUBLINGS)
@@ -404,6 +414,8 @@ class PartitionCheckpoint:
     # Errors
 
     def _taken_by(self, found: StoredCheckpoint) -> LeaseLostError:
+        if found.owner is not None or found.epoch > self.epoch:
+            self.outdone_by = found.epoch
         who = "nobody's" if found.owner is None else f"that of {found.owner!r}"
         return self._lost(f"is {who} now, with epoch {found.epoch}")
 

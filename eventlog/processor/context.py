@@ -18,6 +18,8 @@ from eventlog.processor.hold import Hold, Place
 from eventlog.processor.threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eventlog.transaction import Transaction
 
 __all__ = ["BlockingPartitionContext", "PartitionContext"]
@@ -109,7 +111,7 @@ class PartitionContext(_Context):
         if self._hold.covers(place):
             await anyio.lowlevel.checkpoint()
             return
-        await in_thread(functools.partial(self._hold.checkpoint, place))
+        await self._in_thread(functools.partial(self._hold.checkpoint, place))
 
     def transaction(self, event: StoredEvent | None = None) -> Transaction:
         """A transaction that also checkpoints: what is made of the events, and that they are
@@ -142,7 +144,11 @@ class PartitionContext(_Context):
         """
         self._check_mine(event)
         hold = self._hold
-        await in_thread(functools.partial(hold.put_aside, event, reason, hold.attempts, None))
+        await self._in_thread(functools.partial(hold.put_aside, event, reason, hold.attempts, None))
+
+    async def _in_thread(self, do: Callable[[], object]) -> None:
+        with self._hold.waiting():
+            await in_thread(do, self._hold.site.store)
 
 
 class BlockingPartitionContext(_Context):

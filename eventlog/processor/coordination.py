@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import secrets
 import threading
 import time
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from eventlog.processor.options import ProcessorOptions
     from eventlog.waiting import Watch
 
-__all__ = ["Coordination", "News"]
+__all__ = ["Coordination", "News", "is_of_this_process"]
 
 _logger: Final = logging.getLogger("eventlog")
 
@@ -56,6 +57,16 @@ one changes it soon after: what they do within this time is read, and planned fo
 
 _MOST_GAP_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 1.0
+
+_here: Final[set[str]] = set()
+"""All members that hosts of this process are or were."""
+
+os.register_at_fork(after_in_child=_here.clear)
+
+
+def is_of_this_process(member: str) -> bool:
+    """Whether a member is one that this process is, or was: it has not ended the process."""
+    return member in _here
 
 
 class News(NamedTuple):
@@ -121,11 +132,11 @@ class Coordination:
         clock: Callable[[], float],
     ) -> None:
         self.failing = False
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.done = False
         self._topic = topic
         self._group = group
-        self._store = store
+        self._store = self._own_store = store
         self._directory: Path | None = store.shared_directory
         self._host_name = host_name
         self._options = options
@@ -184,6 +195,8 @@ class Coordination:
 
     def _run(self) -> None:
         try:
+            # Rounds must not be late because pumps make many calls.
+            self._own_store = self._store.apart()
             while not self._ended:
                 membership = self._join()
                 if membership is None:
@@ -192,11 +205,15 @@ class Coordination:
                 if membership.left:
                     break
                 self._await_restart()
-        except Exception as error:
+        except BaseException as error:
+            # Whatever it is: nobody else is told of it in this thread. A panic in a client that is
+            # written in Rust, for example, is no Exception.
             _logger.exception("the coordination of group %r has failed", self._group)
             self.failure = error
         finally:
             self._unwatch()
+            if self._own_store is not self._store:
+                self._own_store.close()
             self.done = True
             self._publish(None)
 
@@ -235,6 +252,7 @@ class Coordination:
         if self._directory is not None:
             self._lifelines.append(Lifeline(self._directory, name))
         self._former.append(name)
+        _here.add(name)
         self._has_joined = False
         self._membership = membership
         if self._leaving:
@@ -257,7 +275,7 @@ class Coordination:
 
     def _round(self, membership: Membership) -> None:
         try:
-            found = perform(membership.round(), self._store)
+            found = perform(membership.round(), self._own_store)
         except LapsedError:
             raise
         except TopicNotFoundError as error:

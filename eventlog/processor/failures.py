@@ -11,7 +11,9 @@ succeeded or is put aside. Of what failed:
    before it are handed over again, as a unit of their own, and then those behind it.
 4. If it cannot be put aside, for want of a topic, it is tried again at the longest delay.
 5. That the group's store could not be reached (`StoreUnavailableError`) is no event's fault: it
-   counts as no attempt, and what failed so is tried again however often and long that takes.
+   counts as no attempt, and what failed so is tried again however often and long that takes. A
+   group of errors that are all that is no more, nor a time that ended while the store was waited
+   for.
 
 Invariant: no event leaves the queue but by success, or by being put aside; and none before those
 that were in front of it.
@@ -170,14 +172,32 @@ def decide(
 
 def _is_used_up(error: BaseException, failures: int, elapsed: float, policy: RetryPolicy) -> bool:
     """Whether the policy would not have it handed over again as it was."""
+    causes = _causes(error)
     if _is_blameless(error):
-        return any(isinstance(cause, policy.give_up_on) for cause in _causes(error))
-    return any(policy.is_used_up(failures, elapsed, cause) for cause in _causes(error))
+        causes[-1:] = map(_root, _leaves(causes[-1]))
+        return any(isinstance(cause, policy.give_up_on) for cause in causes)
+    return any(policy.is_used_up(failures, elapsed, cause) for cause in causes)
 
 
 def _is_blameless(error: BaseException) -> bool:
     """Whether no event is to blame for it."""
-    return isinstance(_causes(error)[-1], StoreUnavailableError)
+    return all(
+        isinstance(_root(leaf), StoreUnavailableError) for leaf in _leaves(_causes(error)[-1])
+    )
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Those of a group, and of the groups in it; or the one error."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
+
+
+def _root(error: BaseException) -> BaseException:
+    """What kept it waiting until its time was over, if that is what it says; or itself."""
+    if isinstance(error, TimeoutError) and isinstance(error.__cause__, StoreUnavailableError):
+        return error.__cause__
+    return error
 
 
 def _aside(action: ErrorAction, *, has_dead_letters: bool) -> PutAside | None:

@@ -3,7 +3,8 @@
 Invariants of the document, which `check` and `check_change` assert:
 
 1. A partition has one owner or none. Its epoch grows by one whenever it gets an owner, and never
-   otherwise; a partition never leaves the document.
+   otherwise, but if its owner finds that the store has lost a later one (`rise_above`); a partition
+   never leaves the document.
 2. A member loses a partition only by giving it away. Only of who is removed, as dead, others take.
 3. Owners, and who is next, are members; who is next is not the owner, and does not leave.
 4. Once `is_settled`, the shares of the members that stay differ by at most one.
@@ -34,6 +35,7 @@ __all__ = [
     "leave",
     "owned_by",
     "plan",
+    "rise_above",
     "without",
 ]
 
@@ -222,6 +224,22 @@ def without(document: GroupDocument, me: str) -> GroupDocument:
     )
 
 
+def rise_above(document: GroupDocument, me: str, epochs: Mapping[int, int]) -> GroupDocument:
+    """The document in which `me` owns partitions with epochs above these, which it has seen.
+
+    Returns: `document` itself if it does, or does not own them.
+    """
+    risen = {
+        partition: replace(share, epoch=epoch + 1)
+        for partition, epoch in epochs.items()
+        if (share := document.partitions.get(partition, _NOBODY)).owner == me
+        and share.epoch <= epoch < MAX_COUNT
+    }
+    if not risen:
+        return document
+    return replace(document, partitions={**document.partitions, **risen})
+
+
 def owned_by(document: GroupDocument, me: str) -> dict[int, Share]:
     """What a member owns."""
     return {
@@ -262,7 +280,8 @@ def check_change(old: GroupDocument, new: GroupDocument, by: str | None = None) 
         changed = shares.get(partition)
         assert changed is not None, f"{partition} has left the document"
         if changed.owner == share.owner:
-            assert changed.epoch == share.epoch, f"{partition}: another epoch, the same owner"
+            risen = changed.epoch > share.epoch and share.owner is not None and by == share.owner
+            assert changed.epoch == share.epoch or risen, f"{partition}: another epoch"
             continue
         got = changed.owner is not None
         assert changed.epoch == share.epoch + got, f"{partition}: not the next epoch"

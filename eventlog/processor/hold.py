@@ -25,6 +25,7 @@ from eventlog.errors import (
     EventLogError,
     LeaseLostError,
     PreconditionFailedError,
+    StoreUnavailableError,
     UnsupportedOperationError,
 )
 from eventlog.groups.documents import CheckpointResetError
@@ -99,6 +100,7 @@ class Hold:
         attempts: how what is in work got there.
         lost: why the partition is not this owner's any more; None while it is.
         moved: whether a person has moved the group: nothing that was handed over counts any more.
+        trouble: the last that a store call of the processor has failed with.
     """
 
     def __init__(self, site: Site, finished: Place, on_end: Callable[[], object]) -> None:
@@ -108,8 +110,10 @@ class Hold:
         self.attempts = Attempts()
         self.lost: LeaseLostError | None = None
         self.moved = False
+        self.trouble: StoreUnavailableError | None = None
         self._on_end = on_end
         self._ended = False
+        self._waiting: set[object] = set()
 
     def end(self) -> None:
         """The processor is closed, or left behind."""
@@ -161,6 +165,26 @@ class Hold:
             with self._noticing():
                 return perform(steps(), self.site.store)
 
+    # Waiting for a store
+
+    @property
+    def waits(self) -> bool:
+        """Whether the processor waits for a store."""
+        return bool(self._waiting)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While the processor waits for a store."""
+        call = object()
+        self._waiting.add(call)
+        try:
+            yield
+        except StoreUnavailableError as error:
+            self.trouble = error
+            raise
+        finally:
+            self._waiting.discard(call)
+
     # The checkpoint
 
     def checkpoint(self, place: Place) -> None:
@@ -198,8 +222,8 @@ class Hold:
 
     @property
     def joins_transactions(self) -> bool:
-        """Whether the group is kept in the log itself."""
-        return self.site.store is self.site.topic.log.own_blobs
+        """Whether a checkpoint can be committed with events."""
+        return self.site.topic.log.joins_transactions(self.site.store)
 
     def transaction(self, place: Place) -> Transaction:
         """A transaction of the log that also checkpoints, and only if the partition still holds.
@@ -211,10 +235,11 @@ class Hold:
         self.refuse()
         if not self.joins_transactions:
             raise UnsupportedOperationError(
-                f"the checkpoints of {self.site} join no transaction: they are not kept in the log"
+                f"the checkpoints of {self.site} join no transaction: they are not kept in the log "
+                "itself, but where store= or blobs= said"
             )
         transaction = self.site.topic.log.transaction()
-        transaction.attach(_Part(self, place))
+        transaction.attach(_Part(self, place), self.site.store)
         return transaction
 
     def fence(self, place: Place) -> Fence:
@@ -265,16 +290,16 @@ class _Part:
         self._place = place
         self._fence: Fence | None = None
         self._began = 0.0
+        self._until_it_ends = contextlib.ExitStack()
 
     def fence(self) -> _Part:
         """See `Participant.fence`."""
         site = self._hold.site
-        site.mutex.acquire()
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._hold.waiting())
+            stack.enter_context(site.mutex)
             self._fence = self._hold.fence(self._place)
-        except BaseException:
-            site.mutex.release()
-            raise
+            self._until_it_ends = stack.pop_all()
         self._began = site.clock.now()
         return self
 
@@ -298,4 +323,4 @@ class _Part:
     def _end(self) -> None:
         if self._fence is not None:
             self._fence = None
-            self._hold.site.mutex.release()
+            self._until_it_ends.close()

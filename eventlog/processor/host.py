@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import anyio
 import anyio.to_thread
 
+from eventlog import blobs
 from eventlog.callbacks import Callback, Caller
 from eventlog.errors import TopicNotFoundError
 from eventlog.log import Topic
@@ -30,6 +32,7 @@ from eventlog.processor.status import Health, HostStatus
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.processor.processor import Factory, ProcessFunction
+    from eventlog.processor.pump import PartitionStatus
 
 __all__ = ["EventProcessorHost"]
 
@@ -58,7 +61,7 @@ class EventProcessorHost:
             called for each partition the host comes to own.
         handler: instead of that, a function of (context, events).
         store: where the group's documents are, if not in ``topic.log.blobs``; a `BlobStore`, or
-            its URL (see `EventLog.store`).
+            its URL (see `EventLog.store`), which is opened when it runs.
         host_name: for people; 1 to 200 letters, digits, ``.``, ``_`` and ``-``. The machine's name
             if it is not given. Two hosts may have the same.
         options: see `ProcessorOptions`.
@@ -102,9 +105,12 @@ class EventProcessorHost:
         self._stop_requested = False
         self._failure: BaseException | None = None
         self._stack: AsyncExitStack | None = None
+        self._is_opening = False
+        self._url = store if isinstance(store, str) else None
         self._settings = Settings(
             group=self._group,
-            store=topic.log.store(store),
+            # What a URL names is opened by `_run`, in a thread: that may take a while.
+            store=blobs.open("memory:") if isinstance(store, str) else topic.log.store(store),
             factory=factory_of(processor, handler),
             options=options,
             clock=SystemClock(),
@@ -129,6 +135,8 @@ class EventProcessorHost:
         Raises:
             RuntimeError: it runs already.
             TopicNotFoundError: there is no topic for its dead letters.
+            StoreUnavailableError: its store was given by a URL, and cannot be opened; or what
+                `eventlog.blobs.open` raises besides.
             Exception: what made a processor's `error` say STOP; the log was closed, or cannot be
                 written.
         """
@@ -144,14 +152,17 @@ class EventProcessorHost:
             tasks.start_soon(self._run)
 
     def _refuse_running(self) -> None:
-        if self._running is not None or self._stack is not None:
+        if self._running is not None or self._is_opening or self._stack is not None:
             raise RuntimeError(f"{self!r} runs already")
 
     async def _run(self) -> None:
         """`run`, but what it is to raise stays in `_failure`: a task group would wrap it."""
         self._caller.use_current_loop()
+        store = await self._open_store()
+        if store is None:
+            return
         metrics = metrics_for(self._topic.name, self._group, self._host_name, self.status)
-        settings = self._settings._replace(metrics=metrics)
+        settings = self._settings._replace(metrics=metrics, store=store)
         running = self._running = Running(settings, self._paused)
         if self._stop_requested:
             running.stopping = True
@@ -175,6 +186,20 @@ class EventProcessorHost:
             self._running = self._coordination = None
             self._stop_requested = False
             self._failure = running.failure
+
+    async def _open_store(self) -> BlobStore | None:
+        """The store; None if it cannot be opened, and why is in `_failure`."""
+        if self._url is None:
+            return self._settings.store
+        open_store = functools.partial(self._topic.log.store, self._url)
+        self._is_opening = True
+        try:
+            return await anyio.to_thread.run_sync(open_store, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - raised by `run`
+            self._failure, self._stop_requested = error, False
+            return None
+        finally:
+            self._is_opening = False
 
     def _check_dead_letter_topic(self) -> None:
         if self._settings.options.dead_letter is not None:
@@ -284,11 +309,8 @@ class EventProcessorHost:
         )
         renewed = None if news is None else self._wall_time(news.membership.renewed_at)
         errors = [one.last_error for one in partitions.values() if one.last_error is not None]
-        health = _health(running, coordination)
-        if health == "running" and any(one.state == "failing" for one in partitions.values()):
-            health = "degraded"
         return HostStatus(
-            health,
+            _health(running, coordination, partitions.values()),
             None if news is None else news.membership.member,
             partitions,
             renewed,
@@ -308,7 +330,11 @@ class EventProcessorHost:
         self._caller.call(error)
 
 
-def _health(running: Running | None, coordination: Coordination | None) -> Health:
+def _health(
+    running: Running | None,
+    coordination: Coordination | None,
+    partitions: Iterable[PartitionStatus],
+) -> Health:
     if running is None or coordination is None:
         return "stopped"
     if running.stopping:
@@ -317,7 +343,10 @@ def _health(running: Running | None, coordination: Coordination | None) -> Healt
         return "starting"
     if running.news.round is None:
         return "lapsed"
-    return "degraded" if coordination.failing else "running"
+    if coordination.failing or running.is_short:
+        return "degraded"
+    is_failing = any(one.state == "failing" for one in partitions)
+    return "degraded" if is_failing else "running"
 
 
 def _host_name(given: str | None) -> str:

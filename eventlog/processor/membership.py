@@ -17,6 +17,12 @@ The rules, and why:
 6. What was closed for a hand-over is opened again under the same epoch only if that was withdrawn,
    and `reopen` says so: what a round is about to give away it keeps.
 7. Nothing is kept of a plan whose swap was lost.
+8. A heartbeat that is due is not kept waiting by what others' deaths bring: it is written between
+   looks and before swaps, and what is left to look at or to delete is left for the next round.
+9. A store may lose what was written last, as a database that fails over to a copy. A document that
+   stays older than the one seen for a lease, or for which a swap was refused, is no stale answer:
+   the member lapses, and its host joins the group as it is. And if a checkpoint then names a later
+   epoch than its owner's, that owner takes its partition again, with an epoch above (`outdone`).
 
 What this module deliberately does not do: wait, make store calls, or know of pumps.
 """
@@ -25,32 +31,22 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
-import socket
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec.structs import replace
 
 from eventlog.blobs import NOT_MODIFIED
-from eventlog.blobs.store import is_name
-from eventlog.errors import PreconditionFailedError
 from eventlog.groups import steps
 from eventlog.groups.blobs import system_clock
-from eventlog.groups.documents import (
-    GroupDocument,
-    GroupIds,
-    HostDocument,
-    decode,
-    encode,
-    new_revision,
-)
+from eventlog.groups.documents import GroupDocument, GroupIds, decode, encode, new_revision
 from eventlog.groups.steps import Steps
-from eventlog.positions import instant
 from eventlog.processor import group
+from eventlog.processor.heartbeat import Heartbeat
 from eventlog.processor.lease import TRUSTED, Lease
+from eventlog.processor.rounds import Assignment, LapsedError, Round
 from eventlog.processor.sightings import Sightings
 
 __all__ = ["Assignment", "LapsedError", "Lease", "Membership", "Round"]
@@ -60,6 +56,11 @@ _logger: Final = logging.getLogger("eventlog")
 _SOONER: Final = 0.1
 """Of an interval: when a heartbeat is tried again that failed."""
 
+_LOOKING: Final = 0.5
+_DELETING: Final = 0.25
+"""Of an interval: for how long, in a round, who seems dead is looked at, and what the dead have
+left is deleted. News wait meanwhile; the rest is for the next round, which follows at once."""
+
 _LEAST_LEASE: Final = 0.01
 _LONGEST_LEASE: Final = 1e7
 """Seconds. What a damaged document says beyond these is not adopted."""
@@ -68,36 +69,6 @@ _MOST_JITTER_ROUNDS: Final = 8
 """After how many rounds' time at most a swap is tried again that others came before."""
 
 _FIRST_JITTER_SECONDS: Final = 0.005
-
-
-class LapsedError(Exception):
-    """This member is none any more: its lease has run out, or it was removed, or the group was."""
-
-
-class Assignment(NamedTuple):
-    """A partition this member owns.
-
-    Attributes:
-        epoch: under which.
-        next: whom to hand it over to, when it is closed; None: nobody.
-    """
-
-    epoch: int
-    next: str | None
-
-
-class Round(NamedTuple):
-    """What came of a round.
-
-    Attributes:
-        document: the group's, as last seen.
-        assigned: what this member owns, by partition.
-        removed: members that were found dead, and removed.
-    """
-
-    document: GroupDocument
-    assigned: Mapping[int, Assignment]
-    removed: Collection[str]
 
 
 class Membership:
@@ -119,7 +90,6 @@ class Membership:
     Attributes:
         lease: holds as long as it is a member.
         next_round_at: when the next round is due, on `clock`. An earlier one does no harm.
-        renewed_at: when the last heartbeat that succeeded was begun, on `clock`.
         left: whether it has left, as `leave` asked it to.
     """
 
@@ -141,14 +111,12 @@ class Membership:
         self.member: Final = member
         self.lease: Final = Lease(clock)
         self.next_round_at = self._round_at = -math.inf
-        self.renewed_at = -math.inf
         self.left = False
         self._configured = self._lease_duration = lease_duration
         self._renew_interval = self._interval = renew_interval
         self._partitions = partitions
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - no secret
-        self._wall_us = wall_us
         self._require_topic = require_topic
         # What others tell it, in whatever thread.
         self._mutex = threading.Lock()
@@ -157,6 +125,7 @@ class Membership:
         self._dead = set(known_dead)
         self._closed: dict[int, int] = {}
         self._giving: set[int] = set()
+        self._outdone: dict[int, int] = {}
         # What it has seen.
         self._etag: str | None = None
         self._document: GroupDocument | None = None
@@ -164,12 +133,9 @@ class Membership:
         self._content: tuple[GroupDocument | None, set[str], int] = None, set(), 0
         self._known_partitions = self._lost_swaps = 0
         self._entered = False
+        self._older_since: float | None = None
         self._sightings = Sightings(ids, clock)
-        # Its heartbeat.
-        self._beat_at, self._beats = -math.inf, 0
-        self._beat_etag: str | None = None
-        self._doubtful: dict[bytes, float] = {}
-        self._started_us = wall_us()
+        self._heartbeat = Heartbeat(ids, member, clock, wall_us)
 
     def __repr__(self) -> str:
         return f"<Membership {self.member} of {self.ids.place}>"
@@ -178,6 +144,11 @@ class Membership:
     def lease_duration(self) -> float:
         """Seconds: the group's, once that is known."""
         return self._lease_duration
+
+    @property
+    def renewed_at(self) -> float:
+        """When the last heartbeat that succeeded was begun, on its clock."""
+        return self._heartbeat.written_at
 
     @property
     def backs_off(self) -> bool:
@@ -217,6 +188,16 @@ class Membership:
             self._dead |= new
             self._news = self._news or bool(new)
 
+    def outdone(self, partition: int, epoch: int) -> None:
+        """The checkpoint of a partition that it owns names another owner, with this epoch.
+
+        If the document names it as the owner all the same, with an epoch that is no higher, then
+        the store has lost what the document said since. It takes the partition with an epoch above.
+        """
+        with self._mutex:
+            self._outdone[partition] = epoch
+            self._news = True
+
     def leave(self) -> None:
         """Give away what is closed, and leave when nothing is left."""
         with self._mutex:
@@ -234,17 +215,17 @@ class Membership:
         """
         # Should it fail. Before the first heartbeat, too: who cannot join asks no more often.
         sooner = self._clock() + self._interval * _SOONER
-        self.next_round_at = sooner if math.isinf(self._beat_at) else min(self._beat_at, sooner)
+        heartbeat = self._heartbeat
+        self.next_round_at = min(heartbeat.due_at, sooner) if heartbeat.has_begun else sooner
         self._round_at = self._clock()
         self._refuse_lapsed()
         if self._document is None:
             yield from self._begin()
-        beaten = self._clock() >= self._beat_at
-        if beaten:
-            yield from self._beat()
+        beaten = yield from self._beat_if_due()
         found = yield from self._coordinate(beaten=beaten)
-        if self.next_round_at < self._beat_at and not self._lost_swaps:
-            self.next_round_at = self._beat_at
+        if not self._lost_swaps:
+            hurries = self._sightings.unclear or self._sightings.has_removed()
+            self.next_round_at = self._clock() if hurries else heartbeat.due_at
         return found
 
     def _refuse_lapsed(self) -> None:
@@ -287,7 +268,8 @@ class Membership:
             self._lease_duration = adopted
             self.lease.shorten(self.renewed_at + TRUSTED * adopted)
             self._interval = min(self._renew_interval, adopted / 3)
-            self._beat_at = min(self._beat_at, self.renewed_at + self._interval)
+            due_at = self.renewed_at + self._interval
+            self._heartbeat.due_at = min(self._heartbeat.due_at, due_at)
 
     def _warn_of_adoption(self, adopted: float) -> None:
         if adopted != self._configured:
@@ -301,47 +283,24 @@ class Membership:
 
     # The heartbeat
 
+    def _beat_if_due(self) -> Steps[bool]:
+        """Write the heartbeat if it is time; whether it was."""
+        if self._clock() < self._heartbeat.due_at:
+            return False
+        yield from self._beat()
+        return True
+
     def _beat(self) -> Steps[None]:
-        """Show that it lives; only in place of its own last heartbeat, so who was removed sees."""
-        began = self._clock()
-        self._beat_at = began + self._interval * _SOONER
-        data = self._heartbeat()
-        name = self.ids.heartbeat(self.member)
-        self._doubtful[data] = began
-        try:
-            etag = yield from steps.put(
-                name, data, if_match=self._beat_etag, if_absent=self._beat_etag is None
-            )
-        except PreconditionFailedError:
-            blob = yield from steps.get(name)
-            if blob is None or blob is NOT_MODIFIED or blob.data not in self._doubtful:
-                raise self._lapse("it was removed") from None
-            # One whose answer was lost: the lease counts from when that was begun.
-            etag, began = blob.etag, self._doubtful[blob.data]
-        self._beat_etag = etag
-        self._doubtful.clear()
+        """Show that it lives."""
+        assert self._document is not None
+        sooner = self._interval * _SOONER
+        began = yield from self._heartbeat.write(self._document.group, sooner=sooner)
+        if began is None:
+            raise self._lapse("it was removed")
         if not self.lease.extend(began + TRUSTED * self._lease_duration):
             raise self._lapse("its lease ran out while it was renewed")
-        self.renewed_at = began
-        self._beat_at = began + self._interval
-
-    def _heartbeat(self) -> bytes:
-        assert self._document is not None
-        self._beats += 1
-        return encode(
-            HostDocument(
-                host=self.member,
-                machine=socket.gethostname(),
-                process=os.getpid(),
-                beat=self._beats,
-                started_at=instant(self._started_us),
-                beat_at=instant(self._wall_us()),
-                revision=new_revision(),
-                log=self.ids.log,
-                topic=self.ids.topic_id,
-                group=self._document.group,
-            )
-        )
+        self._heartbeat.written_at = began
+        self._heartbeat.due_at = began + self._interval
 
     # Looking, and swapping
 
@@ -351,11 +310,14 @@ class Membership:
         try:
             changed = yield from self._look()
             partitions = self._partitions()
-            if not (beaten or news or changed or partitions != self._known_partitions):
-                return self._round(())
-            self._known_partitions = partitions
-            alive = yield from self._living()
-            return (yield from self._agree(alive, partitions))
+            found = None
+            if beaten or news or changed or partitions != self._known_partitions:
+                self._known_partitions = partitions
+                alive = yield from self._living()
+                found = yield from self._agree(alive, partitions)
+            if found is None and not changed:
+                yield from self._sweep()
+            return found or self._round(())
         except BaseException:
             with self._mutex:
                 self._news = True
@@ -370,12 +332,15 @@ class Membership:
         assert self._document is not None
         blob = yield from steps.get(self.ids.document, if_none_match=self._etag)
         if blob is NOT_MODIFIED:
+            self._older_since = None
             return False
         found = None if blob is None else decode(blob.name, blob.data, GroupDocument, self.ids)
         if blob is None or found is None or found.group != self._document.group:
             raise self._lapse("the group was deleted")
         if self._is_older(found):
+            self._refuse_lost_writes()
             return False
+        self._older_since = None
         self._take(blob.etag, found)
         if self._entered and self.member not in found.hosts:
             raise self._lapse("it was removed")
@@ -386,35 +351,63 @@ class Membership:
         assert self._document is not None
         return found.generation < self._document.generation
 
+    def _refuse_lost_writes(self) -> None:
+        """An older document is there: nothing, as long as that may be a stale answer.
+
+        Raises:
+            LapsedError: it is what the store has now.
+        """
+        now = self._clock()
+        since = self._older_since = now if self._older_since is None else self._older_since
+        if self._lost_swaps or now - since >= self._lease_duration:
+            raise self._lapse("the store has lost what was written to group.json last")
+
     def _living(self) -> Steps[set[str]]:
         """Who of the members is alive."""
         assert self._document is not None
-        return self._sightings.living(self._document, set(self._dead), self._lease_duration)
+        return self._sightings.living(
+            self._document,
+            set(self._dead),
+            self._lease_duration,
+            patience=_LOOKING * self._interval,
+            between=self._beat_if_due,
+        )
 
-    def _agree(self, alive: set[str], partitions: int) -> Steps[Round]:
-        """Bring the document to what it should be."""
+    def _agree(self, alive: set[str], partitions: int) -> Steps[Round | None]:
+        """Bring the document to what it should be; None if it is, and there is nothing to do."""
         current = self._document
         assert current is not None
         wanted = self._wanted(current, alive, partitions)
         removed = set(current.hosts).difference(wanted.hosts)
         try:
-            swapped = wanted is current or (yield from self._swap(current, wanted))
+            swapped = wanted is not current and (yield from self._swap(current, wanted))
         finally:
             with self._mutex:
                 self._giving.clear()
-        if not swapped:
+        if wanted is not current and not swapped:
             self._lose_swap()
             return self._round(())
         self._lost_swaps = 0
         self._entered = self._entered or self.member in wanted.hosts
         self.left = self._leaving and self.member not in wanted.hosts
-        for member in removed | ({self.member} if self.left else set()):
-            if is_name(self.ids.heartbeat(member)):
-                yield from steps.delete(self.ids.heartbeat(member))
-        yield from self._sightings.sweep(wanted, self.member, self._lease_duration)
-        return self._round(removed - {self.member})
+        if self.left:
+            yield from steps.delete(self.ids.heartbeat(self.member))
+        self._sightings.removed(removed - {self.member})
+        if self._sightings.unclear:
+            with self._mutex:
+                self._news = True
+        return self._round(removed - {self.member}) if swapped or self.left else None
+
+    def _sweep(self) -> Steps[None]:
+        """Delete what the dead have left: in rounds that bring nothing else."""
+        assert self._document is not None
+        if self._sightings.has_removed():
+            yield from self._beat_if_due()
+        until = min(self._heartbeat.due_at, self._clock() + _DELETING * self._interval)
+        yield from self._sightings.sweep(self._document, self.member, self._lease_duration, until)
 
     def _swap(self, current: GroupDocument, wanted: GroupDocument) -> Steps[bool]:
+        yield from self._beat_if_due()
         self._refuse_lapsed()
         wanted = replace(wanted, generation=current.generation + 1, revision=new_revision())
         group.check(wanted)
@@ -435,16 +428,30 @@ class Membership:
             }
             closed = dict(self._closed)
             self._giving = set(closed)
+            outdone, self._outdone = self._outdone, {}
         if leaving and self.member not in current.hosts:
             return current
         document = group.leave(current, self.member) if leaving else current
         document = self._planned(document, alive, partitions)
         document = group.give_away(document, self.member, closed)
+        document = self._risen(document, outdone)
         if leaving:
             document = group.without(document, self.member)
         if document is current:
             return current
         return self._first(document) if not current.hosts else document
+
+    def _risen(self, document: GroupDocument, outdone: Mapping[int, int]) -> GroupDocument:
+        risen = group.rise_above(document, self.member, outdone)
+        if risen is not document:
+            _logger.warning(
+                "group %r: its store has lost what was written last; %s takes what it owns again, "
+                "above the epochs (by partition) %s",
+                self.ids.group,
+                self.member,
+                outdone,
+            )
+        return risen
 
     def _planned(self, document: GroupDocument, alive: set[str], partitions: int) -> GroupDocument:
         """`group.plan`, unless the same was planned before, and nothing was to be changed."""
@@ -470,7 +477,8 @@ class Membership:
         longer = _FIRST_JITTER_SECONDS * 2**self._lost_swaps
         most = max(_MOST_JITTER_ROUNDS * (self._clock() - self._round_at), _FIRST_JITTER_SECONDS)
         longest = min(longer, most, self._interval / 4)
-        self.next_round_at = min(self._beat_at, self._clock() + self._chance.uniform(0, longest))
+        soon = self._clock() + self._chance.uniform(0, longest)
+        self.next_round_at = min(self._heartbeat.due_at, soon)
         with self._mutex:
             self._news = True
 

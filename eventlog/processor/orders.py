@@ -13,6 +13,7 @@ from eventlog.processor.threads import in_thread
 from eventlog.waiting import Completion
 
 if TYPE_CHECKING:
+    from eventlog.blobs import BlobStore
     from eventlog.processor.clock import Clock
 
 __all__ = ["CutShortError", "Orders"]
@@ -28,6 +29,7 @@ class Orders:
     """What was ordered; and a bell that rings with every order, and with whatever else happens.
 
     Args:
+        store: which is called.
         on_rest: called when it begins to be waited for the bell.
 
     Attributes:
@@ -38,13 +40,16 @@ class Orders:
         resting: whether it is waited for the bell, which has not rung.
     """
 
-    def __init__(self, clock: Clock, on_rest: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, clock: Clock, store: BlobStore, on_rest: Callable[[], object] | None = None
+    ) -> None:
         self.ending: CloseReason | None = None
         self.cancelled: CloseReason | None = None
         self.paused = False
         self.look = False
         self.resting = False
         self._clock = clock
+        self._store = store
         self._on_rest = on_rest
         self._bell = anyio.Event()
         self._store_call: anyio.CancelScope | None = None
@@ -96,7 +101,7 @@ class Orders:
             CutShortError: the pump was cancelled meanwhile, or the time is up.
             Exception: what it raised.
         """
-        completion = in_thread(do)
+        completion = in_thread(do, self._store)
         with anyio.CancelScope() as scope:
             self._store_call = scope
             try:

@@ -135,7 +135,7 @@ class Pump:
         )
         self._factory = factory
         self._start = start
-        self._orders = Orders(clock, on_rest)
+        self._orders = Orders(clock, store, on_rest)
         self._condition = Condition(self._site, report)
         self._session: Session | None = None
         self._is_open = False
@@ -259,7 +259,9 @@ class Pump:
             self.error = ended.error
             outcome = self._outcome_of(ended)
             if outcome is Outcome.LOST:
-                _ = in_thread(self.give_back)  # nobody waits: perhaps it is no more ours
+                _ = in_thread(
+                    self.give_back, self._site.store
+                )  # nobody waits: perhaps it is no more ours
             elif outcome is not Outcome.ABANDONED:
                 await self._release()
             tasks.cancel_scope.cancel()

@@ -25,7 +25,7 @@ import anyio
 from eventlog.errors import PartitionNotFoundError, TopicNotFoundError
 from eventlog.positions import EARLIEST
 from eventlog.processor.checkpoint import GroupLook, PartitionCheckpoint
-from eventlog.processor.coordination import Coordination, News
+from eventlog.processor.coordination import Coordination, News, is_of_this_process
 from eventlog.processor.processor import CloseReason
 from eventlog.processor.pump import Outcome, Pump
 from eventlog.processor.threads import in_thread
@@ -76,6 +76,7 @@ class _Owned(NamedTuple):
     pump: Pump
     epoch: int
     lease: Lease
+    checkpoint: PartitionCheckpoint
 
 
 class Running:
@@ -112,6 +113,11 @@ class Running:
     def pumps(self) -> Mapping[int, Pump]:
         """The pumps that run, by partition."""
         return {partition: owned.pump for partition, owned in list(self._owned.items())}
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is a partition that is its own, and that it cannot open."""
+        return bool(self._resting)
 
     def stop(self) -> None:
         """Finish what is under way, give the partitions away, and end. From any thread."""
@@ -284,6 +290,11 @@ class Running:
         for partition, owned in list(self._owned.items()):
             if partition not in assigned:
                 owned.pump.cancel(CloseReason.LEASE_LOST)
+        self._reported = {
+            partition: epoch
+            for partition, epoch in self._reported.items()
+            if partition in assigned and assigned[partition].epoch == epoch
+        }
         closed = {}
         for partition, assignment in assigned.items():
             if self._attend(partition, assignment, news):
@@ -335,19 +346,21 @@ class Running:
         settings, membership = self._settings, news.membership
         document = news.round.document
         added_later = partition >= document.topic_partitions > 0
+        checkpoint = PartitionCheckpoint(
+            membership.ids,
+            document.group,
+            partition,
+            membership.member,
+            epoch,
+            group=self._look_at_group(membership),
+            outlived=is_of_this_process,
+        )
         pump = Pump(
             news.topic,
             settings.group,
             partition,
             epoch,
-            checkpoint=PartitionCheckpoint(
-                membership.ids,
-                document.group,
-                partition,
-                membership.member,
-                epoch,
-                group=self._look_at_group(membership),
-            ),
+            checkpoint=checkpoint,
             store=settings.store,
             lease=membership.lease,
             factory=settings.factory,
@@ -359,7 +372,7 @@ class Running:
         )
         if partition in self.paused:
             pump.pause()
-        owned = self._owned[partition] = _Owned(pump, epoch, membership.lease)
+        owned = self._owned[partition] = _Owned(pump, epoch, membership.lease, checkpoint)
         settings.metrics.rebalance(1)
         _logger.info(
             "group %r, partition %d opened with epoch %d", settings.group, partition, epoch
@@ -387,6 +400,7 @@ class Running:
         elif (is_gone or pump.outcome is Outcome.LOST) and owned.lease.held():
             # The checkpoint says so, or the topic, and the document not yet, or never.
             self._tell_lost(partition, owned, pump.why_lost or pump.error)
+            self._rise_above(partition, owned)
             self._resting.add(partition)
             self._tasks.start_soon(self._rest, partition)
             self._coordination.ring()
@@ -405,6 +419,12 @@ class Running:
         if why is not None:
             self._settings.report(why)
 
+    def _rise_above(self, partition: int, owned: _Owned) -> None:
+        """The checkpoint may name an owner of which the document has lost every trace."""
+        news, epoch = self.news, owned.checkpoint.outdone_by
+        if news is not None and news.membership.lease is owned.lease and epoch is not None:
+            news.membership.outdone(partition, epoch)
+
     def _leave_behind(self, partition: int, owned: _Owned, returned: Completion[None]) -> None:
         """A plain function still runs: the partition is neither given away nor opened again until
         it has returned.
@@ -421,7 +441,7 @@ class Running:
             self.look()
 
         self._abandoned[key] = returned
-        returned.add_done_callback(lambda _: in_thread(give_back))
+        returned.add_done_callback(lambda _: in_thread(give_back, self._settings.store))
 
     async def _rest(self, partition: int) -> None:
         await self._settings.clock.sleep(_REOPEN_SECONDS)

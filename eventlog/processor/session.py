@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 
-from eventlog.errors import LeaseLostError
+from eventlog.errors import LeaseLostError, StoreUnavailableError
 from eventlog.processor.context import BlockingPartitionContext, PartitionContext
 from eventlog.processor.hold import Hold, Place, Site
 from eventlog.processor.processor import NOTHING, CloseReason, Method, Methods
@@ -56,6 +56,7 @@ class _Call:
         scope: what it is awaited in.
         timer: what its time is taken in.
         overdue: whether it has taken longer than it may.
+        trouble: with the store, that kept it from being done in time.
     """
 
     def __init__(self, method: Method) -> None:
@@ -63,6 +64,14 @@ class _Call:
         self.scope = anyio.CancelScope()
         self.timer = anyio.CancelScope()
         self.overdue = False
+        self.trouble: StoreUnavailableError | None = None
+
+    def late(self, message: str, error: BaseException | None = None) -> TimeoutError:
+        """That it took too long; and what it has raised then."""
+        late = TimeoutError(message)
+        late.__cause__ = self.trouble or error
+        late.__context__ = error
+        return late
 
 
 class Session:
@@ -150,6 +159,7 @@ class Session:
         if method is None:
             return Answer()
         call = self._call = _Call(method)
+        self.hold.trouble = None
         if limit is not None:
             self._tasks.start_soon(self._time, call, limit, self._site.clock.now())
         try:
@@ -159,7 +169,7 @@ class Session:
             call.timer.cancel()
             self._call = None
         if call.overdue and call.is_async:
-            return Answer(error=TimeoutError(f"not done within {limit:g} s"))
+            return Answer(error=call.late(f"not done within {limit:g} s"))
         if not call.is_async:
             # At once: whoever goes on here changes what a checkpoint would mean to what was left
             # behind, which may be about to make one.
@@ -181,9 +191,8 @@ class Session:
             return Answer(error=error)
         except BaseException as error:  # noqa: BLE001 - it is the answer
             if call.overdue and call.is_async:
-                late = TimeoutError("it raised when it was cancelled, since it took too long")
-                late.__cause__ = error
-                return Answer(error=late)
+                what = "it raised when it was cancelled, since it took too long"
+                return Answer(error=call.late(what, error))
             return Answer(error=error)
 
     async def _in_thread(self, method: Method, arguments: tuple[Any, ...]) -> Any:
@@ -206,6 +215,9 @@ class Session:
             await clock.sleep(max(began + limit - clock.now(), 0))
             call.overdue = True
             if call.is_async:
+                call.trouble = self.hold.trouble
+                if self.hold.waits:
+                    call.trouble = StoreUnavailableError(f"{self._site}: its store was waited for")
                 call.scope.cancel()
             else:
                 self._on_overdue(limit)

@@ -20,8 +20,8 @@ class HostStatus(NamedTuple):
 
     Attributes:
         health: ``starting`` until it is a member of its group; ``degraded`` while the store cannot
-            be reached or a partition does not get on; ``lapsed`` while it closes what it has lost,
-            to go on as another member.
+            be reached, or a partition does not get on or cannot be opened; ``lapsed`` while it
+            closes what it has lost, to go on as another member.
         member: what it is called in the group's documents: its name, and what is random; None
             before it is a member.
         partitions: those it works on, by number.

@@ -1,4 +1,6 @@
-"""Threads: one for the plain functions of a processor, and a few for store calls.
+"""Threads: one for the plain functions of a processor, and for each store a few for its calls.
+
+One store that hangs keeps nobody waiting but those who call it.
 
 They are daemons: a handler that never returns must not keep the program from ending. What one of
 them is doing then ends as if the process had been killed, which is safe for log and checkpoints.
@@ -7,23 +9,26 @@ them is doing then ends as if the process had been killed, which is safe for log
 from __future__ import annotations
 
 import contextvars
-import functools
 import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from eventlog.waiting import Completion
+
+if TYPE_CHECKING:
+    from eventlog.blobs import BlobStore
 
 __all__ = ["HandlerThread", "in_thread"]
 
 T = TypeVar("T")
 
 _STORE_THREADS: Final = 32
-"""How many store calls of all pumps of the process are under way at a time. A thread is started
-when one is needed; most stores answer before the next one is."""
+"""How many calls of one store by all pumps of the process are under way at a time. A thread is
+started when one is needed; most stores answer before the next one is."""
 
 _Call: TypeAlias = tuple[contextvars.Context, Callable[[], Any], Completion[Any]]
 
@@ -74,16 +79,41 @@ def _complete(completion: Completion[T], do: Callable[[], T]) -> None:
         completion.fail(error)
 
 
-def in_thread(do: Callable[[], T]) -> Completion[T]:
-    """Run something that calls a store in a thread; it goes on even if nobody waits any more."""
+def in_thread(do: Callable[[], T], store: BlobStore | None = None) -> Completion[T]:
+    """Run something that blocks in a thread; it goes on even if nobody waits any more.
+
+    Args:
+        store: which it calls, if it calls one.
+    """
     completion: Completion[T] = Completion()
-    _pool().submit(_complete, completion, do)
+    _pools.of(store).submit(_complete, completion, do)
     return completion
 
 
-@functools.cache
+class _Pools:
+    """Threads for each store: they end when it is of no use to anybody any more."""
+
+    def __init__(self) -> None:
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._mutex = threading.Lock()
+        self._storeless = _pool()
+        self._pools: WeakKeyDictionary[BlobStore, ThreadPoolExecutor] = WeakKeyDictionary()
+
+    def of(self, store: BlobStore | None) -> ThreadPoolExecutor:
+        if store is None:
+            return self._storeless
+        with self._mutex:
+            pool = self._pools.get(store)
+            if pool is None:
+                pool = self._pools[store] = _pool()
+            return pool
+
+
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="eventlog-store")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)
+_pools: Final = _Pools()

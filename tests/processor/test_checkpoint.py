@@ -489,6 +489,30 @@ def test_a_member_that_takes_its_own_partition_again_has_not_ended(
     assert Host(blobs, clock, "a", 3).open().checkpoint.crashes == 0
 
 
+def test_an_owner_whose_process_is_there_has_not_ended_it(blobs: Unreliable, clock: Clock) -> None:
+    """Its lease ran out: that is no crash, and what was at work then ended nothing."""
+    host = crash(blobs, clock, 1)
+    assert host.attempt(0) == 1
+    heir = Host(blobs, clock, "heir", 3, outlived=lambda owner: owner == "last").open()
+    assert (heir.checkpoint.crashes, heir.checkpoint.alone_until) == (1, 10)
+    assert heir.attempt(0) == 1
+    stranger = Host(blobs, clock, "stranger", 4, outlived=lambda owner: owner == "last").open()
+    assert (stranger.checkpoint.crashes, stranger.attempt(0)) == (2, 2)
+
+
+@pytest.mark.parametrize(("owner", "epoch", "outdone"), [("b", 7, 7), (None, 7, 7), ("b", 2, 2)])
+def test_who_finds_another_owner_says_with_which_epoch(
+    blobs: Unreliable, clock: Clock, owner: str | None, epoch: int, outdone: int
+) -> None:
+    Host(blobs, clock, "a", 1).open()
+    edit(blobs, NAME, owner=owner, epoch=epoch)
+    host = Host(blobs, clock, "c", 2)
+    assert host.checkpoint.outdone_by is None
+    with pytest.raises(LeaseLostError):
+        host.open()
+    assert host.checkpoint.outdone_by == outdone
+
+
 def test_crashes_are_forgotten_once_the_events_that_go_alone_are_finished(
     blobs: Unreliable, clock: Clock
 ) -> None:

@@ -144,3 +144,48 @@ async def test_what_could_not_become_a_member_leaves_no_lock_behind(
     async with host_of(filled(memory_log), notes.factory(), store=store):
         await until(lambda: notes.count() == 40)
         assert locks_in(tmp_path) == 1
+
+
+class Panic(BaseException):
+    """As a client that is written in Rust raises when it panics."""
+
+
+async def test_whatever_ends_it_is_raised_by_the_host(memory_log: EventLog, notes: Notes) -> None:
+    class Panicking(Around):
+        def get(self, name: str, *, if_none_match: str | None = None) -> Any:
+            raise Panic("at some line")
+
+    store = Panicking(memory_log.blobs, lambda name: None)
+    with pytest.raises(Panic):
+        await host_of(filled(memory_log), notes.factory(), store=store).run()
+
+
+async def test_rounds_wait_for_no_calls_of_pumps(memory_log: EventLog, notes: Notes) -> None:
+    """They have the store for themselves, and close what they have."""
+    twins: list[Twin] = []
+
+    class Twin(Around):
+        def __init__(self) -> None:
+            super().__init__(memory_log.blobs, lambda name: None)
+            self.names: set[str] = set()
+            self.was_closed = False
+
+        def put(self, name: str, data: bytes, **conditions: Any) -> str:
+            self.names.add(name.split("/")[4])
+            return super().put(name, data, **conditions)
+
+        def apart(self) -> BlobStore:
+            twins.append(Twin())
+            return twins[-1]
+
+        def close(self) -> None:
+            self.was_closed = True
+
+    store = Twin()
+    async with host_of(filled(memory_log), notes.factory(), store=store):
+        await until(lambda: notes.count() == 40)
+        (twin,) = twins
+        assert not twin.was_closed
+    await until(lambda: twin.was_closed)
+    assert (twin.names, store.names) == ({"group.json", "hosts"}, {"checkpoints"})
+    assert not store.was_closed

@@ -88,6 +88,44 @@ def test_that_the_store_cannot_be_reached_is_no_attempt_however_often_and_long()
     assert condemned.aside is PutAside.DEAD_LETTER
 
 
+def late(cause: BaseException | None) -> TimeoutError:
+    error = TimeoutError("not done within 3 s")
+    error.__cause__ = cause
+    return error
+
+
+AWAY = StoreUnavailableError("away")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_blameless"),
+    [
+        (ExceptionGroup("", [AWAY]), True),
+        (ExceptionGroup("", [AWAY, ExceptionGroup("", [AWAY, AWAY])]), True),
+        (ExceptionGroup("", [AWAY, ValueError()]), False),
+        (ExceptionGroup("", [ValueError()]), False),
+        (late(AWAY), True),
+        (late(ValueError()), False),
+        (late(None), False),
+        (ExceptionGroup("", [AWAY, late(AWAY)]), True),
+    ],
+)
+def test_that_the_store_cannot_be_reached_is_no_attempt_however_it_is_said(
+    error: Exception, is_blameless: bool
+) -> None:
+    named = EventFailed(event(1))
+    named.__cause__ = error
+    for said in (error, named):
+        unit = failed(unit_of(1), said)
+        assert unit.failures == (not is_blameless)
+        assert isinstance(decided(unit), Again if is_blameless else Instead)
+        for kind in (StoreUnavailableError, TimeoutError):
+            policy = RetryPolicy(give_up_on=kind, jitter=0)
+            gives_up = isinstance(decided(unit, policy=policy), Instead)
+            if is_blameless:
+                assert gives_up == (kind is StoreUnavailableError)
+
+
 def test_who_wants_to_gives_up_on_a_store_that_cannot_be_reached() -> None:
     unit = failed(unit_of(1), StoreUnavailableError("away"))
     policy = RetryPolicy(give_up_on=(StoreUnavailableError,), jitter=0)

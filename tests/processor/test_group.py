@@ -18,6 +18,7 @@ from eventlog.processor.group import (
     leave,
     owned_by,
     plan,
+    rise_above,
     without,
 )
 
@@ -237,7 +238,7 @@ def test_a_change_that_steals_is_found() -> None:
     ("changed", "why"),
     [
         ({}, "has left the document"),
-        ({0: Share("a", 2, None)}, "another epoch, the same owner"),
+        ({0: Share("a", 2, None)}, "another epoch"),
         ({0: Share("b", 1, None)}, "not the next epoch"),
         ({0: Share("b", 3, None)}, "not the next epoch"),
         ({0: Share(None, 2, None)}, "not the next epoch"),
@@ -247,6 +248,20 @@ def test_a_change_that_breaks_an_epoch_is_found(changed: dict[int, Share], why: 
     document = replace(EMPTY, hosts=["a", "b"], partitions={0: Share("a", 1, None)})
     with pytest.raises(AssertionError, match=why):
         check_change(document, replace(document, partitions=changed))
+
+
+def test_only_an_owner_may_take_what_it_owns_with_a_later_epoch() -> None:
+    document = replace(
+        EMPTY, hosts=["a", "b"], partitions={0: Share("a", 1, "b"), 1: Share("b", 9)}
+    )
+    risen = rise_above(document, "a", {0: 4, 1: 9, 2: 4})
+    assert risen.partitions == {0: Share("a", 5, "b"), 1: Share("b", 9)}
+    check_change(document, risen, "a")
+    with pytest.raises(AssertionError, match="another epoch"):
+        check_change(document, risen, "b")
+    with pytest.raises(AssertionError, match="another epoch"):
+        check_change(risen, document, "a")
+    assert rise_above(document, "a", {0: 0}) is document
 
 
 @pytest.mark.parametrize(

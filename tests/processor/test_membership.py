@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -356,7 +357,10 @@ def test_who_gives_no_sign_for_a_lease_is_removed_and_its_heartbeat_deleted(worl
         rounds += world.round(b)
     assert [list(found.removed) for found in rounds] == [[], [], ["a-1"]]
     assert set(rounds[-1].assigned) == {0, 1, 2, 3}
+    assert b.next_round_at <= world.now, "what it has left is deleted after that is known"
+    world.round(b)
     assert world.read(IDS.heartbeat("a-1"), HostDocument) is None
+    assert b.next_round_at > world.now
 
 
 def test_who_was_never_seen_counts_as_alive_from_the_first_look(world: World) -> None:
@@ -413,6 +417,196 @@ def test_heartbeats_of_nobody_are_swept_away_in_the_end(world: World) -> None:
         world.now += INTERVAL
         world.round(member)
     assert world.read(IDS.heartbeat("ghost-1"), HostDocument) is None
+
+
+# Many dead, and a slow store
+
+
+def slow(world: World, seconds: float) -> None:
+    """From now on each call takes so long."""
+    for method in ("get", "put", "list", "delete"):
+        real = getattr(world.store, method)
+
+        def call(*given: Any, real: Any = real, **more: Any) -> Any:
+            world.now += seconds
+            return real(*given, **more)
+
+        setattr(world.store, method, call)
+
+
+@pytest.mark.parametrize(
+    ("dead", "seconds"), [(5, 2.0), (12, 2.0), (40, 2.0), (60, 0.5), (8, 3.5), (3, 5.5)]
+)
+def test_who_buries_the_dead_of_a_slow_store_keeps_its_lease(
+    world: World, dead: int, seconds: float
+) -> None:
+    world.partitions = 2 * (dead + 1)
+    a, *others = [world.member(f"m{n}") for n in range(dead + 1)]
+    world.settle(a, *others)
+    slow(world, seconds)
+    end = world.now + 2 * LEASE + (dead + 2) * 10 * seconds
+    while len(world.document().hosts) > 1 or len(MemoryBlobs.list(world.store, IDS.hosts)) > 1:
+        world.round(a)  # LapsedError, if it lapses
+        world.now = max(world.now, a.next_round_at)
+        assert world.now < end, "it does not get on"
+    assert len(owned_by(world.document(), a.member)) == world.partitions
+
+
+@pytest.mark.parametrize(("dead", "seconds"), [(3, 5.5), (12, 2.0), (30, 0.9)])
+def test_so_does_who_knows_of_many_dead_at_once(world: World, dead: int, seconds: float) -> None:
+    """One swap removes them all; and what they have left is deleted little by little."""
+    a, *others = [world.member(f"m{n}") for n in range(dead + 1)]
+    world.settle(a, *others)
+    slow(world, seconds)
+    a.found_dead([other.member for other in others])
+    (found,) = world.round(a)
+    assert len(found.removed) == dead
+    end = world.now + 2 * LEASE + dead * 5 * seconds
+    while len(MemoryBlobs.list(world.store, IDS.hosts)) > 1:
+        world.now = max(world.now, a.next_round_at)
+        world.round(a)
+        assert world.now < end, "it does not get on"
+    world.round(a)
+
+
+def test_a_partition_is_taken_before_all_the_dead_were_looked_at(world: World) -> None:
+    a, *others = [world.member(f"m{n}") for n in range(30)]
+    world.settle(a, *others)
+    for _ in range(3):
+        assert not world.round(a)[0].removed
+        world.now += INTERVAL
+    slow(world, 2.0)
+    world.store.calls.clear()
+    (found,) = world.round(a)
+    assert 0 < len(found.removed) < 5
+    assert world.store.calls[-1] == "put group.json", "nothing is deleted before that is known"
+    assert len(set(found.document.hosts) & set(found.removed)) == 0
+
+
+def test_a_heartbeat_that_cannot_be_deleted_does_not_keep_a_member_from_going_on(
+    world: World,
+) -> None:
+    a, b = world.member("a"), world.member("b")
+    world.settle(a, b)
+    b.found_dead(["a-1"])
+    world.round(b)
+    world.store.before["delete hosts/a"] = unavailable
+    with pytest.raises(StoreUnavailableError):
+        world.round(b)
+    world.round(b)
+    assert b.next_round_at > world.now
+
+
+# A store that has lost its last writes
+
+
+def lose_writes(world: World, document: GroupDocument) -> None:
+    """The document is what it was. (Its etag may be as well, or not.)"""
+    world.write(IDS.document, document)
+
+
+def rejoined(world: World, members: list[Membership], seconds: float) -> None:
+    """Rounds, a second apart, in which everybody closes at once what it is to give; and who lapses
+    goes on as another.
+    """
+    end = world.now + seconds
+    while world.now < end:
+        for index, member in enumerate(members):
+            if member.next_round_at > world.now:
+                continue
+            try:
+                (found,) = world.round(member)
+            except LapsedError:
+                name = f"{member.member[0]}{world.now:.0f}"
+                members[index] = world.member(name, known_dead=[member.member])
+            else:
+                member.closed({n: x.epoch for n, x in found.assigned.items() if x.next})
+        world.now += 1
+
+
+def test_a_group_recovers_from_a_store_that_has_lost_its_last_writes(world: World) -> None:
+    members = [world.member("a"), world.member("b")]
+    world.round(members[0])
+    old = world.document()
+    world.settle(*members)
+    lose_writes(world, old)
+    rejoined(world, members, 3 * LEASE)
+    document = world.document()
+    assert sorted(document.hosts) == sorted(member.member for member in members)
+    assert is_settled(document)
+    for member in members:
+        assert member.document == document
+    members.pop()
+    rejoined(world, members, 3 * LEASE)
+    assert len(owned_by(world.document(), members[0].member)) == 4
+
+
+def test_an_older_document_is_a_stale_answer_for_a_lease(world: World) -> None:
+    a, b = world.member("a"), world.member("b")
+    world.round(a)
+    old = world.document()
+    world.settle(a, b)
+    stale = Blob(IDS.document, encode(old), "1", datetime.now(UTC))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "get", lambda *given, **more: stale)
+        for _ in range(2):
+            world.now += INTERVAL
+            world.round(b)
+    world.round(b)  # the time begins anew
+    lose_writes(world, old)
+    for _ in range(3):
+        world.now += INTERVAL - 0.1
+        world.round(b)
+    world.now += INTERVAL + 0.5
+    with pytest.raises(LapsedError, match="lost what was written"):
+        world.round(b)
+
+
+def test_a_swap_that_was_refused_for_an_older_document_tells_at_once(world: World) -> None:
+    member = world.member("a")
+    world.round(member)
+    old = world.document()
+    world.partitions = 6
+    world.round(member)
+    lose_writes(world, old)
+    world.partitions = 8
+    world.round(member)
+    with pytest.raises(LapsedError, match="lost what was written"):
+        world.round(member)
+
+
+def test_who_meets_a_later_epoch_than_the_documents_takes_an_epoch_above(world: World) -> None:
+    member = world.member("a")
+    world.round(member)
+    member.outdone(2, 7)
+    (found,) = world.round(member)
+    assert {n: x.epoch for n, x in found.assigned.items()} == {0: 1, 1: 1, 2: 8, 3: 1}
+    member.outdone(2, 7)
+    world.store.calls.clear()
+    world.round(member)
+    assert "put group.json" not in world.store.calls
+
+
+@pytest.mark.parametrize(("partition", "epoch"), [(0, 0), (9, 7), (0, 2**63 - 1)])
+def test_what_is_not_its_own_or_not_outdone_stays_as_it_is(
+    world: World, partition: int, epoch: int
+) -> None:
+    member = world.member("a")
+    world.round(member)
+    before = world.document()
+    member.outdone(partition, epoch)
+    world.round(member)
+    assert world.document() == before
+
+
+def test_nobody_rises_above_for_another(world: World) -> None:
+    a, b = world.member("a"), world.member("b")
+    world.settle(a, b)
+    before = world.document()
+    for partition in owned_by(before, "b-1"):
+        a.outdone(partition, 9)
+    world.round(a)
+    assert world.document() == before
 
 
 # Swaps

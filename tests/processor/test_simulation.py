@@ -14,12 +14,21 @@ from typing import Final
 
 import pytest
 
+from eventlog.groups.documents import StoredCheckpoint
 from eventlog.processor.lease import Lease
 from tests.conftest import ROOT
 from tests.processor.simulation import BrokenError, Setting, World, run
 from tests.processor.simulation.pump import LightPump
 from tests.processor.simulation.remembering import remembered_documents
-from tests.processor.simulation.story import MEMBERS_ONLY, calm, change, told
+from tests.processor.simulation.story import (
+    MEMBERS_ONLY,
+    bury_many_dead,
+    calm,
+    change,
+    run_and_lose_writes,
+    told,
+)
+from tests.processor.simulation.truth import IDS, decoded
 from tests.processor.test_simulation_mutations import COMING_AND_GOING, MIXED
 
 GIVEN: Final = os.environ.get("EVENTLOG_SIMULATION_SEEDS")
@@ -49,6 +58,32 @@ def test_the_invariants_hold_for_hours() -> None:
 def test_the_invariants_hold_where_hosts_are_configured_with_several_leases() -> None:
     for seed in range(100):
         run(seed, MIXED, **COMING_AND_GOING)
+
+
+def test_a_group_recovers_from_a_store_that_loses_its_last_writes() -> None:
+    for seed in range(SEEDS // 40):
+        run_and_lose_writes(seed)
+
+
+def test_who_buries_many_dead_through_a_slow_store_does_not_lapse() -> None:
+    assert "LAPSES" not in bury_many_dead(1).history.told(whole=True)
+
+
+def test_a_lease_that_runs_out_in_an_outage_is_no_crash() -> None:
+    setting = Setting(hosts=1, partitions=4)
+    world = World(1, setting)
+    with told(world):
+        world.timeline.run_until(60)
+        (host,) = world.running()
+        for _ in range(3):
+            host.cut_off(2 * world.lease_duration)
+            world.timeline.run_until(world.timeline.now + 4 * world.lease_duration)
+    assert world.history.told(whole=True).count("LAPSES") == 3
+    for partition in range(setting.partitions):
+        stored = decoded(world.blobs.look(IDS.checkpoint(partition)), StoredCheckpoint)
+        assert stored is not None
+        assert (stored.crashes, stored.attempts, stored.alone_until) == (0, 0, 0)
+        assert stored.offset > 0
 
 
 @pytest.mark.soak

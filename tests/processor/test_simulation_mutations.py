@@ -7,7 +7,8 @@ the real one. It counts as found when one of the first seeds breaks an invariant
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -35,6 +36,7 @@ from tests.processor.simulation.blobs import Actor
 from tests.processor.simulation.host import SimulatedHost, Task
 from tests.processor.simulation.network import Weather
 from tests.processor.simulation.pump import Life, SimulatedPump, Sleep
+from tests.processor.simulation.story import bury_many_dead, run_and_lose_writes
 from tests.processor.simulation.truth import IDS
 from tests.processor.simulation.world import Setting
 
@@ -49,11 +51,13 @@ class Mutation(NamedTuple):
         options: what is simulated in the place of the real thing.
         attributes: what is replaced in the real thing: an object, a name, and something worse.
         setting: a world in which it matters.
+        story: what happens there.
     """
 
     options: Mapping[str, Any] = {}
     attributes: Iterable[tuple[object, str, object]] = ()
     setting: Setting | None = None
+    story: Callable[..., object] = run
 
 
 # ---- What protects a partition from two owners ---------------------------------------------------
@@ -112,7 +116,7 @@ class ByWallClocks(Membership):
         for name, _ in (yield from steps.list_names(self.ids.hosts)):
             blob = yield from steps.get(name)
             if isinstance(blob, Blob) and (beat := decode(name, blob.data, HostDocument, IDS)):
-                age = instant(self._wall_us()) - beat.beat_at
+                age = instant(self._heartbeat._wall_us()) - beat.beat_at
                 if age.total_seconds() < self._lease_duration:
                     alive.add(beat.host)
         return alive
@@ -253,6 +257,17 @@ class KeepsLostPlans(Membership):
         return True
 
 
+def beats_first(member: Membership) -> Steps[bool]:
+    """A heartbeat in each round, and never in between."""
+    if (
+        member._heartbeat.written_at >= member._round_at
+        or member._clock() < member._heartbeat.due_at
+    ):
+        return False
+    yield from member._beat()
+    return True
+
+
 SLOW: Final = Setting(
     lease_duration=12.0,
     renew_interval=4.0,
@@ -342,6 +357,18 @@ MUTATIONS: Final = {
     ),
     "rule 6: opened again, though not withdrawn": Mutation(options={"host": OpensAgain}),
     "rule 7: a lost plan is written all the same": Mutation(options={"membership": KeepsLostPlans}),
+    "rule 8: the dead are looked at however long that takes": Mutation(
+        attributes=[(membership, "_LOOKING", math.inf), (Membership, "_beat_if_due", beats_first)],
+        story=bury_many_dead,
+    ),
+    "rule 9: an older document is a stale one for ever": Mutation(
+        attributes=[(Membership, "_refuse_lost_writes", lambda member: None)],
+        story=run_and_lose_writes,
+    ),
+    "rule 9: nobody takes what it owns above a later epoch": Mutation(
+        attributes=[(Membership, "outdone", lambda member, partition, epoch: None)],
+        story=run_and_lose_writes,
+    ),
 }
 
 
@@ -352,7 +379,7 @@ def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(place, attribute, worse)
     for seed in range(SEEDS):
         try:
-            run(seed, mutation.setting, **mutation.options)
+            mutation.story(seed, mutation.setting, **mutation.options)
         except AssertionError:
             return
         except KeyError:

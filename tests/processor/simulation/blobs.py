@@ -129,6 +129,10 @@ class SimulatedBlobs(BlobStore):
     def close(self) -> None:
         """Nothing to let go of."""
 
+    def lose_writes(self, blob: Blob) -> None:
+        """Nothing was written there after this."""
+        self._folders[_folder(blob.name)][blob.name] = blob
+
     def look(self, name: str) -> Blob | None:
         """What is there, for who is no actor."""
         return self._folders[_folder(name)].get(name)

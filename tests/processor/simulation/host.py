@@ -135,6 +135,10 @@ class SimulatedHost:
         """Its present name in the group."""
         return self.membership.member
 
+    def was(self, member: str) -> bool:
+        """Whether it is that member, or was: in this process."""
+        return member in self._former
+
     @property
     def trusted(self) -> str | None:
         """The member it is, if its lease is held."""
@@ -365,6 +369,11 @@ class SimulatedHost:
                 pump.cancel("it is not assigned any more")
             elif assignment.next is not None or self.is_leaving:
                 self._tell_to_close(pump)
+        self._reported = {
+            partition: epoch
+            for partition, epoch in self._reported.items()
+            if partition in assigned and assigned[partition].epoch == epoch
+        }
         closed = {
             partition: assignment.epoch
             for partition, assignment in assigned.items()
@@ -428,4 +437,6 @@ class SimulatedHost:
         if not self.is_dead:
             self._look()
             if pump.outcome is Outcome.LOST:
+                if pump.outdone_by is not None and pump.actor.member == self.member:
+                    self.membership.outdone(pump.partition, pump.outdone_by)
                 self.poke()

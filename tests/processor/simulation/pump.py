@@ -84,8 +84,14 @@ class SimulatedPump:
             epoch,
             clock=host.wall_us,
             group=host.look_at_group,
+            outlived=host.was,
         )
         self._world.truth.created(self)
+
+    @property
+    def outdone_by(self) -> int | None:
+        """The epoch of the other owner that its checkpoint has named."""
+        return self._checkpoint.outdone_by
 
     # ---- What it does ----------------------------------------------------------------------------
 

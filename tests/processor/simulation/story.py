@@ -16,11 +16,21 @@ from typing import Any, Final
 from eventlog.groups.documents import Share
 from eventlog.processor import group
 from tests.processor.simulation.host import BLOCKED_SECONDS
-from tests.processor.simulation.network import FINE
+from tests.processor.simulation.network import FINE, Weather
+from tests.processor.simulation.pump import LightPump
 from tests.processor.simulation.truth import BrokenError, fewest_moves, require
 from tests.processor.simulation.world import Setting, World
 
-__all__ = ["ACCIDENTS", "MEMBERS_ONLY", "MINUTES", "calm", "change", "run", "told"]
+__all__ = [
+    "ACCIDENTS",
+    "MEMBERS_ONLY",
+    "MINUTES",
+    "calm",
+    "change",
+    "run",
+    "run_and_lose_writes",
+    "told",
+]
 
 MINUTES: Final = 5.0
 """How long there are accidents."""
@@ -69,6 +79,39 @@ def run(
         calm(world)
         for kind in world.chance.sample(("join", "leave", "die"), 3):
             change(world, kind)
+    return world
+
+
+def run_and_lose_writes(seed: int, setting: Setting | None = None, **options: Any) -> World:
+    """One world, whose store loses what was agreed on last; it is mended three leases later."""
+    world = World(seed, setting, **options)
+    with told(world):
+        _accidents(world, MINUTES / 2, {**MEMBERS_ONLY, "reset": 2, "add partitions": 1})
+        world.lose_writes(world.chance.uniform(0, 30 * MINUTES))
+        _accidents(world, (world.timeline.now + 2 * world.lease_duration) / 60, MEMBERS_ONLY)
+        world.network.weather = FINE
+        world.timeline.run_until(world.timeline.now + 3 * world.lease_duration)
+        calm(world)
+        world.truth.mended()
+        for kind in world.chance.sample(("join", "leave", "die"), 3):
+            change(world, kind)
+    return world
+
+
+def bury_many_dead(seed: int, setting: Setting | None = None, **options: Any) -> World:
+    """Most of many hosts die at once, and the store is slow: the others keep their leases."""
+    setting = setting or Setting(hosts=20, most_hosts=20, partitions=40)
+    world = World(seed, setting, pump=LightPump, **options)
+    with told(world):
+        world.timeline.run_until(60)
+        calm(world)
+        world.network.weather = Weather(slow=1.0, slowest=2.0)
+        living = [host.member for host in world.running()[:2]]
+        for host in world.running()[2:]:
+            world.die(host)
+        world.timeline.run_until(world.timeline.now + 10 * setting.lease_duration)
+        assert world.truth.document is not None
+        require(sorted(world.truth.document.hosts) == sorted(living), "7: the dead are members")
     return world
 
 

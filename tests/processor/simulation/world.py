@@ -160,6 +160,7 @@ class World:
         self.pump: Final = pump
         self._rates = [self.chance.choice((0.3, 2.0, 10.0)) for _ in range(7)]
         self._names = 0
+        self._documents: list[tuple[float, Blob]] = []
         for _ in range(self.setting.hosts):
             self.timeline.after(self.chance.uniform(0, 15), self.join)
 
@@ -204,6 +205,8 @@ class World:
         if self.history.kept:
             self._note_change(actor, name, old, new)
         self.truth.changed(actor, name, old, new)
+        if name == IDS.document and new is not None:
+            self._documents.append((self.timeline.now, new))
         if self.setting.signals and name == IDS.document:
             for host in self.running():
                 soon = self.chance.uniform(0, 0.05)
@@ -278,6 +281,19 @@ class World:
         )
         with contextlib.suppress(EventLogError):
             do(group)
+
+    def lose_writes(self, seconds: float) -> None:
+        """The store loses what was written to the group document in the last seconds, as a database
+        that fails over to a copy; and nothing else, which is the worst.
+        """
+        then = self.timeline.now - seconds
+        first, *others = self._documents
+        when, blob = max(
+            [first, *(one for one in others if one[0] <= then)], key=lambda one: one[0]
+        )
+        self.note(PEOPLE, f"THE STORE LOSES all changes of the document since {when:.3f}")
+        self.blobs.lose_writes(blob)
+        self.truth.lost_writes(blob)
 
     def add_partitions(self) -> None:
         """The topic gets more."""
