@@ -13,7 +13,7 @@ AZURITE := 3.35.0
 
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo flights servers test check format bench soak clean
+.PHONY: help demo flights kafka servers test check format bench soak clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # One environment, one pip at a time; and nothing beside a benchmark that would spoil its numbers.
@@ -28,7 +28,11 @@ demo: $(VENV)/demo.installed ## count a year of flights, by processes that come,
 flights: $(VENV)/demo.installed ## put the 336,776 flights of 2013 from New York through a log
 	$(BIN)/python examples/flights.py $(ARGS)
 
-servers: .servers/azurite-$(AZURITE).installed ## install what the tests of the stores run against
+kafka: $(VENV)/dev.installed ## run a broker of Apache Kafka until Control-C; ARGS=9092 chooses its port
+	$(BIN)/python -m tests.servers.kafka $(ARGS)
+
+servers: .servers/azurite-$(AZURITE).installed $(VENV)/dev.installed ## install the servers that tests run against
+	$(BIN)/python -m tests.servers.kafka_jars
 
 test: $(VENV)/dev.installed ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

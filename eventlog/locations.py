@@ -29,31 +29,35 @@ def open(
 
     Args:
         location: a path; ``file:PATH``; ``memory:`` (a new log in memory each time) or
-            ``memory:NAME`` (one the process shares).
-        create: make a log where there is none.
+            ``memory:NAME`` (one the process shares);
+            ``kafka://[user:password@]host:port[,host:port][?option=value]`` (a Kafka cluster).
+        create: make a log where there is none. A cluster is never made.
         read_only: do not write. A log must be there.
         durability: ``"disk"``: what is acknowledged survives a power cut. ``"process"``: it
             survives killed processes only, and a power cut may damage the whole log. Fixed when
             a log is made, and another is refused; None takes what it was made with.
         blobs: where consumer groups keep their checkpoints, instead of in the log itself: a
             store, or a URL for `eventlog.blobs.open`.
-        lock_timeout: seconds an append waits for other writers.
+        lock_timeout: seconds an append waits for other writers; on a cluster, that it or a
+            transaction takes at most.
         map_size: bytes the log may grow to; so much address space is taken, no more is used
             than needed. Where the machine has less to give, it is halved until it fits. The
             first `open` of a log in a process decides.
         engine_options: what only one engine knows. Embedded: ``clock``, a function that gives
-            microseconds since 1970 instead of the system's clock, for tests.
+            microseconds since 1970 instead of the system's clock, for tests. Kafka: ``timeout``,
+            the seconds that calls other than appends take at most (10); ``replication_factor`` of
+            topics that are made; ``tls``, ``user`` and ``password``; and any option of librdkafka,
+            with underscores for dots. They may stand in the location's query as well.
 
     Raises:
-        LogNotFoundError: nothing is there, and `create` is false or `read_only` true.
+        LogNotFoundError: nothing is there, and `create` is false or `read_only` true; no cluster
+            answers there.
         NotALogError: something else is there, or it is too damaged to open.
         FormatVersionError: a newer version wrote it.
         UnsupportedOperationError: the log has another durability, the location is on a network
             file system, or there is no engine for such a location.
         LogBusyError: another process kept it locked.
     """
-    from eventlog.embedded.engine import open_embedded
-
     options = {
         "create": create,
         "read_only": read_only,
@@ -64,11 +68,30 @@ def open(
         **engine_options,
     }
     kind, place = _split_location(location)
+    if kind == "kafka":
+        return _open_kafka(place, options)
+    from eventlog.embedded.engine import open_embedded
+
     return open_embedded(kind, place, **options)
 
 
+def _open_kafka(place: str, options: dict[str, Any]) -> EventLog:
+    try:
+        from eventlog.kafka.engine import open_kafka
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise ImportError(
+            'kafka: locations need confluent-kafka: pip install "embedded-eventlog[kafka]"'
+        ) from None
+    return open_kafka(place, **options)
+
+
 def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
-    """``("file", path)`` or ``("memory", name)``."""
+    """``("file", path)``, ``("memory", name)`` or ``("kafka", place)``.
+
+    No error shows a place that may hold a password.
+    """
     text = os.fspath(location)
     if not isinstance(text, str):
         raise TypeError(f"a location is a str or a path of str, not {type(text).__name__}")
@@ -81,8 +104,8 @@ def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
         return "file", rest.removeprefix("//")
     if scheme == "file":
         raise ValueError(f"{text!r} names no directory")
-    if scheme == "memory":
-        return "memory", rest
+    if scheme in ("memory", "kafka"):
+        return scheme, rest
     raise UnsupportedOperationError(
-        f"there is no engine for {scheme}: locations; known are paths, file: and memory:"
+        f"there is no engine for {scheme}: locations; known are paths, file:, memory: and kafka://"
     )

@@ -19,7 +19,7 @@ import pytest
 import eventlog
 from eventlog import EventLog
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.servers.kafka_fixtures"]
 
 ROOT = Path(__file__).parents[1]
 SHARED_MEMORY = Path("/dev/shm")

@@ -31,8 +31,9 @@ from eventlog import (
     Topic,
     UnsupportedOperationError,
 )
+from eventlog import topic_settings as settings
 from eventlog.checks import MAX_PRODUCER_ID_BYTES, MAX_SEQUENCE
-from eventlog.embedded import batch, directory, opening, settings, storage
+from eventlog.embedded import batch, directory, opening, storage
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.keys import MAX_OFFSET, producer_key
 from eventlog.embedded.producers import KEPT_US, MAX_PRODUCERS, ProducerRecord

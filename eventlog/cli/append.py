@@ -21,7 +21,7 @@ from eventlog.cli.input_lines import InputError, numbered_lines
 from eventlog.cli.interrupts import Interrupts
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 from eventlog.cli.line_formats import Parse, body_lines, event_lines, keyed_lines
-from eventlog.cli.progress import Progress, rate_text
+from eventlog.cli.progress import rate_text, shown_progress
 
 __all__ = ["append"]
 
@@ -103,7 +103,7 @@ def append(
         _opened(file) as read,
         invocation.open_log() as log,
         Interrupts() as interrupts,
-        _progress(quiet=quiet) as progress,
+        shown_progress(quiet=quiet) as progress,
     ):
         topic = log.topic(name)
         if partition is not None:
@@ -224,14 +224,3 @@ def _take(
             raise
         return error
     return None
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
-    """Progress on standard error, where a person is looking; gone when the block ends."""
-    shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
-    progress = Progress(sys.stderr if shown else None)
-    try:
-        yield progress
-    finally:
-        progress.clear()

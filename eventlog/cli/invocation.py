@@ -11,7 +11,7 @@ import click
 
 import eventlog
 
-__all__ = ["Invocation", "common_options", "pass_invocation"]
+__all__ = ["Invocation", "common_options", "debug_option", "pass_invocation"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,11 +76,15 @@ def common_options(command: F) -> F:
         callback=_take_location,
         help=f"The log: a directory. Otherwise what {LOCATION_VARIABLE} says.",
     )
-    debug = click.option(
+    return log(debug_option(command))
+
+
+def debug_option(command: F) -> F:
+    """For a verb that names logs in another way."""
+    return click.option(
         "--debug",
         is_flag=True,
         expose_value=False,
         callback=_take_debug,
         help=f"Show tracebacks of errors, as {DEBUG_VARIABLE}=1 does.",
-    )
-    return log(debug(command))
+    )(command)

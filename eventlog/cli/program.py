@@ -14,6 +14,7 @@ from eventlog.cli.append import append
 from eventlog.cli.backup import backup
 from eventlog.cli.check import check
 from eventlog.cli.compact import compact
+from eventlog.cli.copy import copy
 from eventlog.cli.dead_letters import dead_letters
 from eventlog.cli.expire import expire
 from eventlog.cli.failures import (
@@ -107,7 +108,7 @@ def program() -> None:
 
 
 for _verb in (
-    *(append, backup, check, compact, dead_letters, expire),
+    *(append, backup, check, compact, copy, dead_letters, expire),
     *(group, read, run, run_worker, store, topic),
 ):
     program.add_command(_verb)

@@ -1,12 +1,14 @@
-"""How far a long `append` has come: a line on a terminal that is written over and over."""
+"""How far a long verb has come: a line on a terminal that is written over and over."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
-__all__ = ["Progress", "rate_text"]
+__all__ = ["Progress", "rate_text", "shown_progress"]
 
 FIRST_SECONDS: Final = 1.0
 """Shorter input needs no progress."""
@@ -48,13 +50,14 @@ class Progress:
         """Since it began."""
         return self._clock() - self._began
 
-    def show(self, count: int) -> None:
-        """Show `count`, if it is time to."""
+    def show(self, count: int, *, of: int | None = None) -> None:
+        """Show `count`, and of how many it is if that is known, if it is time to."""
         now = self._clock()
         if self._terminal is None or now < self._due:
             return
         self._due = now + NEXT_SECONDS
-        self._write(f"{_CLEAR}{count:,} events, {rate_text(count, self.seconds)}")
+        all_ = "" if of is None else f" of {of:,}"
+        self._write(f"{_CLEAR}{count:,}{all_} events, {rate_text(count, self.seconds)}")
         self._visible = True
 
     def clear(self) -> None:
@@ -72,3 +75,14 @@ class Progress:
 def rate_text(count: int, seconds: float) -> str:
     """Events per second, for a person."""
     return f"{count / max(seconds, 0.001):,.0f}/s"
+
+
+@contextmanager
+def shown_progress(*, quiet: bool) -> Iterator[Progress]:
+    """Progress on standard error, where a person is looking; gone when the block ends."""
+    shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    progress = Progress(sys.stderr if shown else None)
+    try:
+        yield progress
+    finally:
+        progress.clear()

@@ -9,15 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from eventlog.embedded.append import (
-    ChangedError,
-    Columns,
-    Part,
-    TopicState,
-    prepare,
-    receipts,
-    size_of,
-)
+from eventlog.appending import Columns
+from eventlog.embedded.append import ChangedError, Part, TopicState, prepare, receipts, size_of
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.retention import Removed, remove_deleted, trim
 from eventlog.embedded.writer import STEP_ROWS, Writer

@@ -120,6 +120,8 @@ class EncodedBatch(msgspec.Struct, frozen=True):
     rows: Rows | None = None
     """The events themselves, if they are few enough to be stored together with others'."""
     compress: bool = False
+    enqueued_us: int | None = None
+    """When its events were enqueued, if that is not when they are stored: of a copy."""
 
     @property
     def size(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import lmdb
 import msgspec
@@ -10,17 +10,15 @@ import msgspec
 from eventlog.embedded import keys
 from eventlog.embedded.partition import Retention
 from eventlog.errors import NotALogError
+from eventlog.topic_settings import Compression
 
 __all__ = [
-    "Compression",
     "LogRecord",
     "TopicRecord",
     "has_deleted",
     "read_log_record",
     "read_topics",
 ]
-
-Compression = Literal["zstd", "none"]
 
 _R = TypeVar("_R")
 

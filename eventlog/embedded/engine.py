@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import lmdb
 
+from eventlog import topic_settings as settings
 from eventlog.blobs.opened import OpenedStores
-from eventlog.embedded import keys, settings
+from eventlog.embedded import keys
 from eventlog.embedded.catalog import (
     LogRecord,
     TopicRecord,

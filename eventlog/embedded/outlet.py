@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from eventlog.appending import Columns, check_partition, place_key, sized
 from eventlog.embedded import producers
-from eventlog.embedded.append import (
-    Columns,
-    Part,
-    TopicState,
-    check_partition,
-    encode_parts,
-    place_key,
-    sized,
-)
+from eventlog.embedded.append import Part, TopicState, encode_parts
 from eventlog.embedded.producers import ProducerRecord
 from eventlog.embedded.writer import Writer
 from eventlog.errors import PartitionNotFoundError, UnsupportedOperationError
 from eventlog.event import Key, checked_key
 from eventlog.positions import instant
 from eventlog.producing.delivery import Batch
+from eventlog.producing.lots import by_partition
 from eventlog.producing.outlet import Identity, Outlet, Stored
 
 if TYPE_CHECKING:
     from eventlog.embedded.topic import EmbeddedTopic
 
 __all__ = ["EmbeddedOutlet"]
-
-T = TypeVar("T")
 
 
 class EmbeddedOutlet(Outlet):
@@ -77,10 +68,7 @@ class EmbeddedOutlet(Outlet):
     def store(
         self, batches: Sequence[Batch], identity: Identity | None, last_sequence: int | None
     ) -> list[Stored]:
-        by_partition: dict[int, list[Batch]] = {}
-        for batch in batches:
-            by_partition.setdefault(batch.partition, []).append(batch)
-        columns = [(number, _columns(some)) for number, some in by_partition.items()]
+        columns = [(number, sized(*lot)) for number, lot in by_partition(batches).items()]
 
         def prepare(state: TopicState) -> list[Part]:
             try:
@@ -99,23 +87,9 @@ class EmbeddedOutlet(Outlet):
                 producers.note(writer, state.record.id, identity.producer_id, record)
 
         stored = self._topic.appender.store_parts(prepare, check=check, note=note)
-        return _places(batches, dict(zip(by_partition, stored, strict=True)))
-
-
-def _columns(batches: list[Batch]) -> Columns:
-    """The events of several batches, one after the other."""
-    columns = [batch.columns() for batch in batches]
-    bodies = _joined([some.bodies for some in columns])
-    keys = _joined([some.keys for some in columns])
-    properties = None
-    if any(some.properties is not None for some in columns):
-        properties = _joined([some.properties or [None] * len(some.bodies) for some in columns])
-    has_keys = keys[0] is not None or keys.count(None) < len(keys)
-    return sized(bodies, keys if has_keys else None, properties)
-
-
-def _joined(columns: list[list[T]]) -> list[T]:
-    return columns[0] if len(columns) == 1 else list(itertools.chain.from_iterable(columns))
+        return _places(
+            batches, {number: place for (number, _), place in zip(columns, stored, strict=True)}
+        )
 
 
 def _with_plain_keys(columns: Columns) -> Columns:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import lmdb
 
+from eventlog.appending import check_partition
 from eventlog.consuming.source import Found, Look, ParsedPosition, Request, Source, Span, Wanted
 from eventlog.embedded import keys
-from eventlog.embedded.append import check_partition
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Loaded, decode, find, load, offset_of
 from eventlog.embedded.partition import Batch, PartitionView, Retention, Tail

@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lmdb
 
+from eventlog import topic_settings as settings
+from eventlog.appending import check_expected, check_partition, gather, gather_one
 from eventlog.callbacks import Callback
-from eventlog.embedded import keys, settings
-from eventlog.embedded.append import (
-    TopicState,
-    check_expected,
-    check_partition,
-    gather,
-    gather_one,
-)
+from eventlog.embedded import keys
+from eventlog.embedded.append import TopicState
 from eventlog.embedded.appender import Appender
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.fetch import Fetched, Wanted, fetch
@@ -51,6 +47,7 @@ if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.consumer import Consumer, LostRange
     from eventlog.embedded.engine import EmbeddedLog
+    from eventlog.embedded.intake import EmbeddedIntake
     from eventlog.group import ConsumerGroup
 
 __all__ = ["EmbeddedTopic"]
@@ -285,6 +282,14 @@ class EmbeddedTopic(Topic):
         )
         self._log.consumers.add(consumer)
         return consumer
+
+    def is_gapless(self) -> bool:
+        return True
+
+    def intake(self) -> EmbeddedIntake:
+        from eventlog.embedded.intake import EmbeddedIntake
+
+        return EmbeddedIntake(self)
 
     def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:
         from eventlog.group import ConsumerGroup

@@ -7,19 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.embedded import settings
-from eventlog.embedded.append import (
-    ChangedError,
-    Columns,
-    Part,
-    TopicState,
-    check_expected,
-    check_partition,
-    gather,
-    gather_one,
-    receipts,
-    size_of,
-)
+from eventlog import topic_settings as settings
+from eventlog.appending import Columns, check_expected, check_partition, gather, gather_one
+from eventlog.embedded.append import ChangedError, Part, TopicState, receipts, size_of
 from eventlog.embedded.blobs import WriterBlobs
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.partition import PartitionView

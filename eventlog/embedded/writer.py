@@ -225,23 +225,29 @@ class Writer:
     ) -> tuple[int, int]:
         """Add batches to a partition; the offset of their first event, and their enqueued time.
 
-        Time never goes back along a partition, whatever the clock does. The batches are kept until
-        the end of the transaction: small ones of several callers are stored as one.
+        Time never goes back along a partition, whatever the clock does, and whatever time a batch
+        brings. The batches are kept until the end of the transaction, as long as their time is the
+        same: small ones of several callers are stored as one.
         """
-        next_offset, enqueued_us, position = self.tail(topic_id, partition)
-        enqueued_us = max(enqueued_us, self.now_us)
-        following = next_offset
-        for batch in batches:
-            following += batch.count
+        place = topic_id, partition
+        tail = self.tail(topic_id, partition)
+        first_offset = tail.next_offset
         self.changes += 1
-        self.places.add((topic_id, partition))
-        self._tails[topic_id, partition] = Tail(following, enqueued_us, position)
-        pending = self._pending.get((topic_id, partition))
-        if pending is None:
-            self._pending[topic_id, partition] = _Pending(next_offset, list(batches))
-        else:
-            pending.batches.extend(batches)
-        return next_offset, enqueued_us
+        self.places.add(place)
+        for batch in batches:
+            time_us = self.now_us if batch.enqueued_us is None else batch.enqueued_us
+            if time_us > tail.enqueued_us and place in self._pending:
+                self.store(topic_id, partition)
+                tail = self._tails[place]
+            enqueued_us = max(tail.enqueued_us, time_us)
+            pending = self._pending.get(place)
+            if pending is None:
+                self._pending[place] = _Pending(tail.next_offset, [batch])
+            else:
+                pending.batches.append(batch)
+            tail = Tail(tail.next_offset + batch.count, enqueued_us, tail.end_position)
+            self._tails[place] = tail
+        return first_offset, tail.enqueued_us
 
     def at_end(self, do: Callable[[], None]) -> None:
         """Have something done in the same transaction after all callers' appends are stored."""

@@ -7,8 +7,10 @@ outcome of thousands of events is set at once.
 
 from __future__ import annotations
 
+import bisect
 import copy
-from collections.abc import Callable, Generator, Mapping
+import operator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
@@ -88,10 +90,12 @@ class Batch:
             operation of the interpreter, so that whatever interrupts, and whichever threads send,
             every body has its key.
         end: how many of `rows` are stored, once the parcel was taken.
+        breaks: where others' events stand between its own; see `eventlog.producing.outlet.Stored`.
         looked_at: ends of the rows of those that failed and were asked for their outcome.
     """
 
     __slots__ = (
+        "breaks",
         "end",
         "enqueued_at",
         "error",
@@ -111,6 +115,7 @@ class Batch:
         self.end = 0
         self.offset = _DUPLICATE
         self.enqueued_at: datetime | None = None
+        self.breaks: Sequence[tuple[int, int, datetime]] = ()
         self.error: BaseException | None = None
         self.looked_at: set[int] = set()
 
@@ -159,16 +164,30 @@ class Batch:
         assert self.enqueued_at is not None
         if self.offset == _DUPLICATE:
             return Receipt(self.partition, -1, 0, self.enqueued_at, duplicate=True)
-        return Receipt(self.partition, self.offset + end // 2 - 1, 1, self.enqueued_at)
+        row = end // 2 - 1
+        after = bisect.bisect_right(self.breaks, row, key=_row_of)
+        if not after:
+            return Receipt(self.partition, self.offset + row, 1, self.enqueued_at)
+        first, offset, enqueued_at = self.breaks[after - 1]
+        return Receipt(self.partition, offset + row - first, 1, enqueued_at)
 
     def deliveries(self) -> list[Delivery]:
         """One for each of its events, once its parcel was taken."""
         return [Delivery(self, end) for end in range(2, self.end + 2, 2)]
 
-    def stored(self, offset: int, enqueued_at: datetime) -> None:
-        """The first of its events has that offset."""
+    def stored(
+        self,
+        offset: int,
+        enqueued_at: datetime,
+        breaks: Sequence[tuple[int, int, datetime]] = (),
+    ) -> None:
+        """Its events are there; see `eventlog.producing.outlet.Stored`."""
         self.offset = offset
         self.enqueued_at = enqueued_at
+        self.breaks = breaks
+
+
+_row_of: Final = operator.itemgetter(0)
 
 
 class Parcel:

@@ -22,10 +22,18 @@ class Identity(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a batch went."""
+    """Where a batch went.
+
+    Attributes:
+        offset: of its first event.
+        enqueued_at: when that was stored.
+        breaks: where others' events stand between its own: the events from the row on that is
+            named first, counted from 0, stand from that offset on, and were stored then. Ascending.
+    """
 
     offset: int
     enqueued_at: datetime
+    breaks: Sequence[tuple[int, int, datetime]] = ()
 
 
 class Outlet(Protocol):

@@ -38,6 +38,14 @@ def test_long_input_shows_count_and_rate_a_few_times_a_second_and_is_wiped() -> 
     assert shown == ["", "5,000 events, 2,500/s", "10,000 events, 4,000/s", ""]
 
 
+def test_of_how_many_it_is_is_shown_where_that_is_known() -> None:
+    terminal, clock = io.StringIO(), Clock()
+    progress = Progress(terminal, clock)
+    clock.now += 2
+    progress.show(5000, of=20_000)
+    assert terminal.getvalue() == "\r\x1b[K5,000 of 20,000 events, 2,500/s"
+
+
 def test_without_a_terminal_it_only_measures() -> None:
     clock = Clock()
     progress = Progress(None, clock)

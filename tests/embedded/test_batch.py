@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog import Event
-from eventlog.embedded.append import gather
+from eventlog.appending import gather
 from eventlog.embedded.batch import (
     HEADER_BYTES,
     MAX_RAW_BYTES,

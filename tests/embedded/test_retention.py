@@ -15,8 +15,9 @@ import pytest
 
 import eventlog
 from eventlog import Event, OffsetOutOfRangeError, Topic
+from eventlog.appending import gather_one
 from eventlog.embedded import keys
-from eventlog.embedded.append import gather_one, prepare
+from eventlog.embedded.append import prepare
 from eventlog.embedded.commit import Committer
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.writer import STEP_ROWS, Writer

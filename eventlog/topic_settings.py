@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal
 
 from eventlog.checks import check_count, seconds
-from eventlog.embedded.catalog import Compression
 
-__all__ = ["check_bytes", "check_compression", "check_count", "retention_us", "seconds"]
+__all__ = [
+    "Compression",
+    "check_bytes",
+    "check_compression",
+    "check_count",
+    "retention_us",
+    "seconds",
+]
+
+Compression = Literal["zstd", "none"]
 
 MAX_PARTITIONS: Final = 10_000
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024

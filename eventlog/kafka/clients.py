@@ -1,0 +1,178 @@
+"""librdkafka's clients: made in one place, heard in one place, and never touched after a fork.
+
+A forked child has the memory of its parent's clients but not their threads, and would wait for
+those without end, even where it only frees one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from eventlog.errors import ClosedError, UnsupportedOperationError
+from eventlog.kafka.failures import Kind, error_of, kind_of, translate
+from eventlog.kafka.location import Settings
+
+__all__ = ["Clients", "Consumer", "Producer"]
+
+T = TypeVar("T")
+
+_TELLING: Final = frozenset({Kind.NO_ANSWER, Kind.LOGIN, Kind.ENCRYPTION, Kind.NOT_ALLOWED})
+"""What may be the reason why something else gets no answer."""
+
+_STALE_SECONDS: Final = 60.0
+
+
+class Consumer(confluent_kafka.Consumer):
+    """A consumer of librdkafka that can be referred to weakly."""
+
+
+class Producer(confluent_kafka.Producer):
+    """A producer of librdkafka that can be referred to weakly."""
+
+
+class _Complaint(NamedTuple):
+    error: KafkaError
+    at: float
+
+
+class Clients:
+    """Makes clients of one cluster, and knows what they complain of. Thread-safe.
+
+    Attributes:
+        settings: how the cluster was opened.
+
+    Raises:
+        ValueError: librdkafka does not know an option.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings: Final = settings
+        self._process: Final = os.getpid()
+        self._complaint: _Complaint | None = None
+        self._administrator: AdminClient | None = self._made(AdminClient, settings.client())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self.settings.place}>"
+
+    def consumer(self, **config: Any) -> Consumer:
+        """A consumer with these settings; underscores in their names stand for dots."""
+        self.check_process()
+        return self._made(Consumer, self.settings.client(**config))
+
+    def producer(self, **config: Any) -> Producer:
+        """A producer with these settings; underscores in their names stand for dots."""
+        self.check_process()
+        return self._made(Producer, self.settings.client(**config))
+
+    @property
+    def _admin(self) -> AdminClient:
+        administrator = self._administrator
+        if administrator is None:
+            raise self._was_closed()
+        return administrator
+
+    def _was_closed(self) -> ClosedError:
+        return ClosedError(f"the log at {self.settings.place} was closed")
+
+    def _made(self, kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
+        try:
+            client = kind({**config, "error_cb": self._heard})
+        except KafkaException as error:
+            problem = error_of(error)
+            if problem.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - that is its name
+                raise ValueError(f"{self.settings.place}: {problem.str()}") from None
+            raise self.error(error, "making a client") from error
+        with _clients_mutex:
+            _clients.add(client)
+        return client
+
+    def _heard(self, error: KafkaError) -> None:
+        """What librdkafka complains of comes in, in whichever thread polls."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._complained():  # noqa: SLF001 - its name
+            return  # it comes after what says why
+        if kind_of(error) in _TELLING:
+            self._complaint = _Complaint(error, time.monotonic())
+
+    def _complained(self) -> KafkaError | None:
+        """Why nothing can be reached, as far as librdkafka has said so lately."""
+        heard = self._complaint
+        if heard is None or time.monotonic() - heard.at > _STALE_SECONDS:
+            return None
+        return heard.error
+
+    def check_process(self) -> None:
+        """Refuse to work in a child of the process that opened the log, or once it is closed.
+
+        Raises:
+            UnsupportedOperationError: it is another process.
+            ClosedError: it was closed.
+        """
+        if self.is_abandoned:
+            raise UnsupportedOperationError(
+                f"the log at {self.settings.place} was opened before fork(): open it anew in the "
+                "child"
+            )
+        if self._administrator is None:
+            raise self._was_closed()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether this is a child of the process that opened it."""
+        return os.getpid() != self._process
+
+    def error(
+        self,
+        error: KafkaError | KafkaException,
+        doing: str,
+        *,
+        within: float | None = None,
+        topic: str = "",
+        partition: int | None = None,
+    ) -> Exception:
+        """What to raise; see `eventlog.kafka.failures.translate`.
+
+        Where no answer came, what librdkafka last complained of says why.
+        """
+        problem = error_of(error)
+        heard = self._complained()
+        if heard is not None and kind_of(problem) is Kind.NO_ANSWER:
+            problem = heard
+        return translate(
+            problem,
+            doing,
+            place=self.settings.place,
+            user=self.settings.user,
+            within=within,
+            topic=topic,
+            partition=partition,
+        )
+
+    def close(self) -> None:
+        """Close it; its clients are closed by who had them made. Closing twice is fine."""
+        self._administrator = None  # its threads end when nobody uses it any more
+
+
+_clients: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_clients_mutex = threading.Lock()
+
+
+def _abandon_clients() -> None:
+    """In a forked child: clients must never be freed, since freeing one waits for its threads."""
+    global _clients_mutex  # noqa: PLW0603 - its copy may be held by a thread of the parent's
+    _clients_mutex = threading.Lock()
+    for client in _clients:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_clients)

@@ -1,0 +1,504 @@
+"""One cluster as a log sees it: its topics, and where partitions begin and end.
+
+Every call has a time limit, and what goes wrong in passing (a leader that moves, a topic that was
+made a moment ago) is tried again within it.
+"""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import functools
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import (
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    TopicDescription,
+    TopicMetadata,
+)
+
+from eventlog.errors import (
+    LogNotFoundError,
+    PartitionNotFoundError,
+    TopicNotFoundError,
+    UnsupportedOperationError,
+)
+from eventlog.kafka.clients import Clients, Consumer, Producer
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
+from eventlog.kafka.group_readers import GroupReaders
+from eventlog.kafka.location import Settings
+
+if TYPE_CHECKING:
+    from eventlog.kafka.groups import CommittedOffset
+
+__all__ = ["EARLIEST", "LATEST", "Cluster", "Consumer", "Described", "OffsetAt", "Producer", "Spec"]
+
+T = TypeVar("T")
+
+EARLIEST: Final = OffsetSpec.earliest()
+LATEST: Final = OffsetSpec.latest()
+Spec: TypeAlias = OffsetSpec | int
+"""`EARLIEST`, `LATEST`, or milliseconds since 1970: the first record at or after."""
+
+_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds between tries; the last again and again."""
+
+_LOGIN_POLL: Final = 0.25
+"""Seconds between looks whether the login was refused: librdkafka itself would try for ever."""
+
+_GRACE: Final = 5.0
+"""Seconds that librdkafka gets beyond a time limit, to say itself that it has passed."""
+
+
+class Described(NamedTuple):
+    """A topic as the cluster describes it.
+
+    `id` is 32 hex digits, and another one if it is made anew. Where a cluster gives none it is made
+    from the name.
+    """
+
+    name: str
+    id: str
+    partitions: int
+
+
+class OffsetAt(NamedTuple):
+    """What a spec stands for; the time, in milliseconds, is -1 where it was not asked for."""
+
+    offset: int
+    timestamp_ms: int
+
+
+class Cluster(Clients):
+    """See the module. Thread-safe.
+
+    Attributes:
+        id: the log's id, made from the cluster's.
+
+    Raises:
+        ValueError: librdkafka does not know an option.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.id = ""
+        self._group_readers: Final = GroupReaders(self)
+        self._has_controller = True
+
+    def close(self) -> None:
+        """Close it; its clients are closed by who had them made. Closing twice is fine."""
+        super().close()
+        if not self.is_abandoned:
+            self._group_readers.close()
+
+    # Asking
+
+    def connect(self) -> None:
+        """Find the cluster, and its id.
+
+        Raises:
+            LogNotFoundError: nothing answers there.
+            EventLogError: it refuses the login.
+        """
+        deadline = Deadline(self.settings.timeout)
+        found = None
+        while found is None:
+            try:
+                found = self._admin.list_topics(timeout=min(deadline.left(), _LOGIN_POLL))
+            except KafkaException as error:
+                self._refuse_if_hopeless(error, deadline)
+        self._complaint = None
+        # Of librdkafka's mock cluster no broker is the one it names; -1 stands for an election.
+        self._has_controller = found.controller_id < 0 or found.controller_id in found.brokers
+        identity: str | None = found.cluster_id  # the stubs say it is always None
+        known = identity or ",".join(sorted(self.settings.config["bootstrap.servers"].split(",")))
+        self.id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"kafka-cluster:{known}"))
+
+    def _refuse_if_hopeless(self, error: KafkaException, deadline: Deadline) -> None:
+        doing = "opening the log"
+        self._admin.poll(0)
+        heard = self._complained()
+        if heard is not None and kind_of(heard) is not Kind.NO_ANSWER:
+            raise self.error(heard, doing) from error
+        if deadline.passed:
+            reason = (error_of(error) if heard is None else heard).str()
+            raise LogNotFoundError(
+                f"{doing}: no cluster answered at {self.settings.place} within "
+                f"{deadline.seconds:g} s ({reason}): check the address, that it runs, and "
+                "whether it wants tls or a login"
+            ) from error
+
+    def names(self) -> list[str]:
+        """The names of all topics, sorted; also those that are not shown to users."""
+
+        def ask(left: float) -> list[str]:
+            return sorted(self._admin.list_topics(timeout=left).topics)
+
+        return self.retried("listing topics", ask)
+
+    def describe(self, names: Sequence[str]) -> list[Described]:
+        """Topics as they are now, in the order of `names`; those that are not there left out."""
+
+        def ask(left: float) -> list[Described]:
+            found = []
+            for name, answer in self._ask_for(names, left):
+                try:
+                    found.append(self._described(name, answer(left)))
+                except KafkaException as error:
+                    if kind_of(error) is not Kind.TOPIC_MISSING:
+                        raise
+            return found
+
+        doing = f"looking up topic {names[0]!r}" if len(names) == 1 else "looking up topics"
+        return self.retried(doing, ask)
+
+    def look_up(
+        self, name: str, *, timeout: float | None = None, patient: bool = False
+    ) -> Described:
+        """A topic as it is now.
+
+        Args:
+            patient: it was made a moment ago, so wait until it is known everywhere.
+
+        Raises:
+            TopicNotFoundError: there is none.
+        """
+
+        def ask(left: float) -> Described:
+            ((_, answer),) = self._ask_for([name], left)
+            return self._described(name, answer(left))
+
+        again = _is_passing if patient else is_transient
+        try:
+            return self.retried(f"looking up topic {name!r}", ask, timeout=timeout, again=again)
+        except TopicNotFoundError:
+            raise TopicNotFoundError(
+                f"the log at {self.settings.place} has no topic {name!r}"
+            ) from None
+
+    def _ask_for(
+        self, names: Sequence[str], left: float
+    ) -> list[tuple[str, Callable[[float], Any]]]:
+        """Ask what topics are: for each name, what waits for the answer for so many seconds."""
+        if not self._has_controller:
+            return [(name, functools.partial(self._metadata, name)) for name in names]
+        if not names:
+            return []
+        asked = self._admin.describe_topics(TopicCollection([*names]), request_timeout=left)
+        return [(name, functools.partial(_answer, future)) for name, future in asked.items()]
+
+    def _described(self, name: str, found: TopicDescription | TopicMetadata) -> Described:
+        topic_id = _hex(getattr(found, "topic_id", None))
+        if not topic_id:
+            topic_id = uuid.uuid5(uuid.UUID(self.id), name).hex
+        return Described(name, topic_id, len(found.partitions))
+
+    def _metadata(self, name: str, left: float) -> TopicMetadata:
+        """The same without a controller: nobody knows its id then."""
+        found = self._admin.list_topics(name, timeout=left).topics[name]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found
+
+    def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The settings of topics; those that are not there (any more) are left out."""
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+        if not asked or not self._has_controller:
+            return {resource.name: {} for resource in asked}
+
+        def ask(left: float) -> dict[str, dict[str, str]]:
+            found = {}
+            answers = self._admin.describe_configs(asked, request_timeout=left)
+            for resource, answer in answers.items():
+                try:
+                    entries = _answer(answer, left)
+                except KafkaException as error:
+                    if kind_of(error) is not Kind.TOPIC_MISSING:
+                        raise
+                else:
+                    found[resource.name] = {k: entry.value or "" for k, entry in entries.items()}
+            return found
+
+        return self.retried("asking how topics are set", ask)
+
+    def offsets(
+        self,
+        topic: str,
+        asked: Sequence[tuple[int, Spec]],
+        *,
+        committed: bool = True,
+        timeout: float | None = None,
+    ) -> list[OffsetAt]:
+        """Offsets of partitions, in the order asked for; a partition may be asked about often.
+
+        Args:
+            committed: what transactions have not committed yet is not there.
+
+        Raises:
+            TopicNotFoundError, PartitionNotFoundError: there is none.
+        """
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+
+        def ask(left: float) -> list[OffsetAt]:
+            answers: list[Any] = [None] * len(asked)
+            for rows in _without_repeats(asked):
+                specs = {Place(topic, asked[row][0]): _spec(asked[row][1]) for row in rows}
+                futures = self._admin.list_offsets(
+                    specs, isolation_level=level, request_timeout=left
+                )
+                by_number = {place.partition: future for place, future in futures.items()}
+                for row in rows:
+                    answers[row] = by_number[asked[row][0]]
+            found = [_answer(answer, left) for answer in answers]
+            if any(one.offset == OFFSET_INVALID for one in found):
+                raise _timed_out()  # librdkafka itself reports no error if no answer came
+            return [OffsetAt(one.offset, one.timestamp) for one in found]
+
+        def again(error: KafkaException) -> bool:
+            return _is_passing(error) and self._has(topic, asked)
+
+        return self.retried(
+            f"asking for offsets of topic {topic!r}", ask, timeout=timeout, again=again
+        )
+
+    def _has(self, topic: str, asked: Sequence[tuple[int, Spec]]) -> bool:
+        """Yes, or an error: whether the topic has the partitions that could not be found."""
+        found = self.look_up(topic)
+        for partition, _ in asked:
+            if partition >= found.partitions:
+                raise PartitionNotFoundError(
+                    f"topic {topic!r} has partitions 0 to {found.partitions - 1}, "
+                    f"no partition {partition}"
+                )
+        return True
+
+    def until_visible(self, topic: str, stops: Mapping[int, int], deadline: Deadline) -> bool:
+        """Wait until readers see what was stored before `stops`; False if that took too long.
+
+        A commit is answered before its markers are written, and what stands behind another
+        writer's open transaction is not shown until that has ended.
+        """
+        waiting = dict(stops)
+        for pause in _pauses():
+            partitions = [*waiting]
+            found = self.offsets(
+                topic, [(number, LATEST) for number in partitions], timeout=deadline.left()
+            )
+            for number, at in zip(partitions, found, strict=True):
+                if at.offset >= waiting[number]:
+                    del waiting[number]
+            if not waiting:
+                return True
+            if deadline.left() <= pause:
+                return False
+            time.sleep(pause)
+        raise AssertionError
+
+    def committed(
+        self,
+        group: str,
+        topic: str,
+        partitions: Sequence[int],
+        *,
+        timeout: float | None = None,
+        stable: bool = True,
+    ) -> dict[int, CommittedOffset]:
+        """What a Kafka group has committed of partitions; those without are left out.
+
+        Args:
+            stable: what a transaction is about to commit is waited for.
+        """
+
+        def ask(left: float) -> dict[int, CommittedOffset]:
+            return self._group_readers.committed(group, topic, partitions, left, stable=stable)
+
+        return self.retried(f"reading the offsets of Kafka group {group!r}", ask, timeout=timeout)
+
+    # Changing
+
+    def create_topic(
+        self, name: str, partitions: int, config: Mapping[str, str], replication: int | None
+    ) -> Described:
+        """Make a topic, and wait until every partition can be used.
+
+        Raises:
+            TopicExistsError: it is there.
+        """
+        doing = f"making topic {name!r}"
+        for factor in (-1, 1) if replication is None else (replication,):
+            topic = NewTopic(name, partitions, factor, config=dict(config))
+            try:
+                self._change(
+                    doing,
+                    lambda left, topic=topic: self._admin.create_topics(  # type: ignore[misc]
+                        [topic], operation_timeout=left, request_timeout=left
+                    )[name],
+                )
+                break
+            except UnsupportedOperationError:  # old brokers know no default, or it is too many
+                if factor in (1, replication):
+                    raise
+        made = self.look_up(name, patient=True)
+        self.offsets(name, [(number, LATEST) for number in range(partitions)])
+        return made
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic, and wait until it is gone.
+
+        Raises:
+            TopicNotFoundError: there is none.
+        """
+        self._change(
+            f"deleting topic {name!r}",
+            lambda left: self._admin.delete_topics(
+                [name], operation_timeout=left, request_timeout=left
+            )[name],
+        )
+        deadline = Deadline(self.settings.timeout)
+        for pause in _pauses():
+            if name not in self.names() or deadline.passed:
+                return
+            time.sleep(pause)
+
+    def add_partitions(self, name: str, total: int) -> None:
+        """Give a topic more partitions, and wait until they can be used."""
+        self._change(
+            f"adding partitions to topic {name!r}",
+            lambda left: self._admin.create_partitions(
+                [NewPartitions(name, total)], operation_timeout=left, request_timeout=left
+            )[name],
+        )
+        deadline = Deadline(self.settings.timeout)
+        for pause in _pauses():
+            if self.look_up(name).partitions >= total or deadline.passed:
+                break
+            time.sleep(pause)
+        self.offsets(name, [(number, LATEST) for number in range(total)])
+
+    def set_configs(self, name: str, changes: Mapping[str, str]) -> None:
+        """Change settings of a topic; the others stay."""
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in changes.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+        self._change(
+            f"setting topic {name!r}",
+            lambda left: next(
+                iter(
+                    self._admin.incremental_alter_configs([resource], request_timeout=left).values()
+                )
+            ),
+        )
+
+    def _change(self, doing: str, start: Callable[[float], Any]) -> None:
+        if not self._has_controller:
+            raise UnsupportedOperationError(f"{doing}: {self.settings.place} has no controller")
+        self.retried(doing, lambda left: _answer(start(left), left), again=_never_came)
+
+    # Trying again
+
+    def retried(
+        self,
+        doing: str,
+        ask: Callable[[float], T],
+        *,
+        timeout: float | None = None,
+        again: Callable[[KafkaException], bool] = is_transient,
+    ) -> T:
+        """What `ask` returns, given the seconds that are left; tried again within the time limit.
+
+        Raises:
+            LogBusyError: there was no answer in time.
+            Exception: what else librdkafka's error means.
+        """
+        deadline = Deadline(self.settings.timeout if timeout is None else timeout)
+        for pause in _pauses():
+            self.check_process()
+            try:
+                result = ask(max(deadline.left(), 0.001))
+            except KafkaException as error:
+                self._admin.poll(0)
+                if deadline.left() <= pause or not again(error):
+                    raise self.error(error, doing, within=deadline.seconds) from error
+            else:
+                self._complaint = None
+                self._admin.poll(0)
+                return result
+            time.sleep(pause)
+        raise AssertionError
+
+
+def _pauses() -> Iterable[float]:
+    yield from _PAUSES
+    while True:
+        yield _PAUSES[-1]
+
+
+def _answer(future: concurrent.futures.Future[Any], left: float) -> Any:
+    try:
+        return future.result(left + _GRACE)
+    except TimeoutError:
+        raise _timed_out() from None
+    except ValueError as error:
+        raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from None  # noqa: SLF001
+
+
+def _timed_out() -> KafkaException:
+    return KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - its name
+
+
+def _is_passing(error: KafkaException) -> bool:
+    """Whether it may be so only because a topic was made, or has moved, a moment ago."""
+    return is_transient(error) or kind_of(error) in (Kind.TOPIC_MISSING, Kind.PARTITION_MISSING)
+
+
+def _never_came(error: KafkaException) -> bool:
+    """Whether a change surely did not happen, so that it may be tried again."""
+    return error_of(error).code() == KafkaError.NOT_CONTROLLER
+
+
+def _hex(topic_id: Any) -> str:
+    """Kafka's id of a topic as 32 hex digits; empty for none."""
+    if topic_id is None:
+        return ""
+    number = uuid.UUID(bytes=_from_base64(str(topic_id)))
+    return number.hex if number.int else ""
+
+
+def _from_base64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _spec(spec: Spec) -> OffsetSpec:
+    return OffsetSpec.for_timestamp(spec) if isinstance(spec, int) else spec
+
+
+def _without_repeats(asked: Sequence[tuple[int, Spec]]) -> list[list[int]]:
+    """The rows of `asked`, in as few parts as there can be without a partition twice in one."""
+    parts: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for row, (partition, _) in enumerate(asked):
+        part = seen.get(partition, 0)
+        seen[partition] = part + 1
+        if part == len(parts):
+            parts.append([])
+        parts[part].append(row)
+    return parts

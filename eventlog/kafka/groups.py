@@ -1,0 +1,475 @@
+"""Checkpoints that Kafka transactions commit: in the group's offsets, over any `BlobStore`.
+
+A group's documents are in a blob store that its hosts share, here as with every engine. Kafka
+cannot commit a blob together with events; but it can commit the offsets of a Kafka group. So
+`GroupBlobs` stands in front of the store. Where transactions have checkpointed a partition, its
+checkpoint is the document, moved on to the offset that Kafka's group of that name has. Whoever
+reads it sees one checkpoint.
+
+Who may commit offsets is fenced as follows. Transactions with checkpoints have a *transactional
+id*, and before the first one it is written into the document (`StoredCheckpoint.producers`), by a
+swap. Then:
+
+1. An offset counts only if the document names producers, and if the offset's metadata name the same
+   group and the same reset as the document: an older one is nothing.
+2. Of each version of the document one process at most commits offsets: the one that wrote it
+   (`Seen.is_own`). Any other first swaps it for one of its own. So who wrote it knows, without
+   asking, where its own transactions have moved it (`Seen.is_certain`).
+3. Whoever becomes owner, and whoever moves or deletes what is not its own, moves the named ids to
+   `StoredCheckpoint.to_fence` with the swap that does it. From then on transactions that look at
+   the document refuse.
+4. Then those ids are fenced: Kafka aborts what they have open and refuses what they commit from
+   then on. That catches the transactions that had looked before the swap. Only then is the offset
+   read, and written into the document, which names nobody any more. So the new owner begins where
+   the last transaction of the former one ended; and after a deletion no offset comes that would
+   overwrite those of the next group of the name.
+5. Nobody is shown a document of which ids are still to be fenced: who reads it does 4 first.
+6. A transaction has its producer ready before it looks at the document, and commits with that very
+   one: what made it ready, another may have fenced since, but not the other way round. Producers
+   are lent by *tickets*, each of which is given out once.
+7. Every checkpoint that a transaction has looked at names its id, moved or not: it is to hold until
+   the commit.
+8. Of one process, one transaction at a time is between its look and its commit (`Turns`).
+
+The etag of a document with producers has the offset in it, and a swap compares both. That the
+offset moves between the comparison and the swap 2 and 8 exclude, or 4 finds out.
+
+Offsets of a Kafka group that nobody uses are deleted after a while (``offsets.retention.minutes``,
+a week mostly). When a partition is closed in good order its document has the offset as well.
+
+What this module deliberately does not do: hold producers; those are
+`eventlog.kafka.writing.producers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore, Listing, NotModified
+from eventlog.errors import (
+    LogBusyError,
+    PreconditionFailedError,
+    ProducerFencedError,
+    StoreUnavailableError,
+)
+from eventlog.groups.documents import StoredCheckpoint, encode, new_revision
+from eventlog.kafka.checkpoint import (
+    CommittedOffset,
+    Offsets,
+    Place,
+    Producers,
+    Seen,
+    Turns,
+    counted,
+    decode_checkpoint,
+    moved_on,
+    of_base,
+    owner_of,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eventlog.kafka.commit_view import CommitView
+    from eventlog.kafka.engine import KafkaLog
+    from eventlog.waiting import Watch
+
+__all__ = ["CommittedOffset", "GroupBlobs", "GroupOffsets"]
+
+_CHECKPOINT: Final = re.compile(
+    r"groups/(?P<log>[^/]+)/(?P<topic>[^/]+)/(?P<group>[^/]+)/checkpoints/(?P<partition>[0-9]{1,6})\.json"
+)
+_ATTEMPTS: Final = 20
+_PATIENCE: Final = 2.0
+"""Seconds to wait for a transaction that has not ended, for who only looks. One whose process died
+ends when Kafka loses patience, or when the next owner fences it, who looks before."""
+
+_MOST_TICKETS: Final = 1000
+
+
+class _Put:
+    """One that is under way."""
+
+
+class GroupBlobs(BlobStore):
+    """A blob store, with the offsets that transactions have committed. See the module.
+
+    Args:
+        base: where the documents are.
+        log_id: whose groups it is about; all else passes through.
+        offsets: where the offsets are.
+        producers: gives the producers, when they are needed.
+
+    Attributes:
+        turns: whose it is to move a checkpoint.
+    """
+
+    def __init__(
+        self,
+        base: BlobStore,
+        log_id: str,
+        offsets: Offsets,
+        producers: Callable[[], Producers],
+    ) -> None:
+        self.base: Final = base
+        self.turns: Final = Turns()
+        self._log_id = log_id
+        self._offsets = offsets
+        self._producers = producers
+        self._mutex = threading.Lock()
+        self._seen: dict[str, Seen] = {}
+        self._tickets: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return repr(self.base)
+
+    def place(self, name: object) -> Place | None:
+        """Whose checkpoint a blob of that name is, if it is one of this log's."""
+        if not isinstance(name, str):
+            return None  # whoever is asked next says so
+        found = _CHECKPOINT.fullmatch(name)
+        if found is None or found["log"] != self._log_id:
+            return None
+        return Place(found["topic"], found["group"], int(found["partition"]))
+
+    # The contract
+
+    def get(self, name: str, *, if_none_match: str | None = None) -> Blob | NotModified | None:
+        """See `BlobStore.get`."""
+        place = self.place(name)
+        if place is None:
+            return self.base.get(name, if_none_match=if_none_match)
+        found = self.look(name, place)
+        shown = found.merged() if isinstance(found, Seen) else found
+        return NOT_MODIFIED if shown is not None and shown.etag == if_none_match else shown
+
+    def put(
+        self, name: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False
+    ) -> str:
+        """See `BlobStore.put`."""
+        place = self.place(name)
+        since = self.turns.now(name)
+        known = self._known(name, place, if_match) if place is not None and if_match else None
+        if place is None or known is None or not known.document.producers:
+            return self.base.put(name, data, if_match=of_base(if_match), if_absent=if_absent)
+        if known.merged().etag != if_match:
+            raise PreconditionFailedError(f"the blob {name!r} has changed; expected was {if_match}")
+        document = decode_checkpoint(data)
+        if owner_of(document) != owner_of(known.document):
+            return self._take_over(place, known, document)
+        shown = known.shown()
+        if (document.offset, document.reset) == (shown.offset, shown.reset):
+            return self._put_own(known, document)
+        if not known.is_own:
+            return self._take_over(place, known, document)
+        turn = _Put()
+        self.turns.begin(name, owner_of(document), turn, since)
+        try:
+            return self._put_own(known, document)
+        finally:
+            self.turns.end(turn)
+
+    def list(self, prefix: str) -> Listing:
+        """See `BlobStore.list`."""
+        listing = self.base.list(prefix)
+        self._look_anew(
+            seen
+            for name, etag in listing
+            if (seen := self._seen.get(name)) is not None and seen.blob.etag == etag
+        )
+        return [(name, self._etag_now(name, etag)) for name, etag in listing]
+
+    def delete(self, name: str, *, if_match: str | None = None) -> None:
+        """See `BlobStore.delete`."""
+        place = self.place(name)
+        known = None if place is None else self._known(name, place, if_match)
+        if place is None or known is None:
+            self.base.delete(name, if_match=of_base(if_match))
+            return
+        if known.document.producers:
+            known = self._fence_out(place, known, _renewed(known), known.document.producers)
+        self.base.delete(name, if_match=known.blob.etag)
+
+    def watch(self, name: str) -> Watch | None:
+        """See `BlobStore.watch`."""
+        return self.base.watch(name)
+
+    @property
+    def shared_directory(self) -> Path | None:
+        """See `BlobStore.shared_directory`."""
+        return self.base.shared_directory
+
+    def apart(self) -> BlobStore:
+        """See `BlobStore.apart`. Who asks for it keeps no checkpoints there."""
+        apart = self.base.apart()
+        return self if apart is self.base else apart
+
+    @property
+    def calls_at_a_time(self) -> int:
+        """See `BlobStore.calls_at_a_time`."""
+        return self.base.calls_at_a_time
+
+    @property
+    def is_closed(self) -> bool:
+        """See `BlobStore.is_closed`."""
+        return self.base.is_closed
+
+    def close(self) -> None:
+        """See `BlobStore.close`."""
+        self.base.close()
+
+    # What is known
+
+    def look(self, name: str, place: Place, *, stable: bool = False) -> Seen | Blob | None:
+        """The checkpoint as it is now; a blob that is none, as it is.
+
+        Args:
+            stable: wait for transactions of others that have not ended.
+
+        Raises:
+            StoreUnavailableError: also if others change it all the time.
+        """
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(PreconditionFailedError):
+                return self._look_once(name, place, stable=stable)
+        raise StoreUnavailableError(
+            f"others changed {name!r} each of {_ATTEMPTS} times it was read"
+        )
+
+    def _look_once(self, name: str, place: Place, *, stable: bool) -> Seen | Blob | None:
+        known = self._seen.get(name)
+        found = self.base.get(name, if_none_match=None if known is None else known.blob.etag)
+        if isinstance(found, Blob):
+            document = _document_of(found)
+            if document is None:
+                return found  # damaged, or of another time: whoever asked says so
+            seen = Seen(found, document)
+        elif found is None:
+            return None
+        else:
+            assert known is not None
+            if known.is_certain:
+                return known
+            seen = known
+        seen = self._completed(place, seen, stable=stable)
+        if seen.committed is not None and counted(seen.committed, seen.document) is None:
+            self._confirm(seen)
+        with self._mutex:
+            if self._seen.get(name) is known:  # or others have seen it later
+                self._seen[name] = seen
+        return seen
+
+    def _confirm(self, seen: Seen) -> None:
+        """The offset is none of this document's; so it was read in time if that is still there.
+
+        Raises:
+            PreconditionFailedError: it is not.
+        """
+        if self.base.get(seen.blob.name, if_none_match=seen.blob.etag) is not NOT_MODIFIED:
+            raise PreconditionFailedError(f"{seen.blob.name!r} has changed while it was read")
+
+    def _known(self, name: str, place: Place, etag: str | None) -> Seen | None:
+        """The document with that etag, which whoever wants to replace it has seen here; or as it
+        is now.
+        """
+        base = of_base(etag)
+        known = self._seen.get(name)
+        if known is not None and known.blob.etag == base:
+            return known
+        found = self.look(name, place)
+        same = isinstance(found, Seen) and base in (None, found.blob.etag)
+        return found if same and isinstance(found, Seen) else None
+
+    def seen(self, name: str) -> Seen | None:
+        """As it was seen last."""
+        return self._seen.get(name)
+
+    def keep(self, seen: Seen) -> Seen:
+        """It is so now."""
+        with self._mutex:
+            self._seen[seen.blob.name] = seen
+        return seen
+
+    def forget(self, name: str) -> None:
+        """Nobody knows what it is now."""
+        with self._mutex:
+            self._seen.pop(name, None)
+
+    def _etag_now(self, name: str, etag: str) -> str:
+        """The etag of a checkpoint in a listing."""
+        seen = self._seen.get(name)
+        return etag if seen is None or seen.blob.etag != etag else seen.merged().etag
+
+    def _look_anew(self, known: Iterable[Seen]) -> None:
+        """See where the producers of all these are now; those of a group at once."""
+        wanted: dict[tuple[str, str], dict[int, Seen]] = defaultdict(dict)
+        for seen in known:
+            place = self.place(seen.blob.name)
+            if place is not None and seen.document.producers and not seen.is_certain:
+                wanted[place.group, place.topic][place.partition] = seen
+        for (group, topic), partitions in wanted.items():
+            found = self._committed(group, topic, [*partitions], stable=False)
+            for partition, seen in partitions.items():
+                with self._mutex:
+                    if self._seen.get(seen.blob.name) is seen:
+                        now = seen._replace(committed=found.get(partition))
+                        self._seen[seen.blob.name] = now
+
+    # Writing
+
+    def _put_own(self, known: Seen, document: StoredCheckpoint) -> str:
+        """Put a document that has the same owner."""
+        document = replace(document, producers=known.document.producers)
+        return self.keep(self.swapped(known, document)._replace(is_own=known.is_own)).merged().etag
+
+    def _take_over(self, place: Place, known: Seen, document: StoredCheckpoint) -> str:
+        """Put a document in place of one that is not this process' own."""
+        fenced = self._fence_out(place, known, document, known.document.producers or ())
+        return _stayed(fenced, document.offset).blob.etag
+
+    def replaced(
+        self, place: Place, known: Seen, document: StoredCheckpoint, transactional_id: str
+    ) -> Seen:
+        """A document at the same offset in place of the one that is known, where no other producer
+        than that one can have committed since.
+
+        Raises:
+            PreconditionFailedError: it has been changed, or moved.
+        """
+        others = [each for each in known.document.producers or () if each != transactional_id]
+        return _stayed(self._fence_out(place, known, document, others), document.offset)
+
+    def _fence_out(
+        self, place: Place, known: Seen, document: StoredCheckpoint, producers: Iterable[str]
+    ) -> Seen:
+        """Put a document that names nobody, and shut out producers of the one before."""
+        document = replace(document, producers=UNSET, to_fence=tuple(dict.fromkeys(producers)))
+        return self.keep(self._completed(place, self.swapped(known, document)))
+
+    def swapped(self, known: Seen, document: StoredCheckpoint) -> Seen:
+        """The document, put in place of the one that is known."""
+        name, data = known.blob.name, encode(document)
+        etag = self.base.put(name, data, if_match=known.blob.etag)
+        return Seen(Blob(name, data, etag, known.blob.modified_at), document, known.committed)
+
+    def _completed(self, place: Place, seen: Seen, *, stable: bool = True) -> Seen:
+        """Fence who is to be fenced, and see where they left it; or where its producers are now.
+
+        Raises:
+            PreconditionFailedError: another has changed the document meanwhile.
+        """
+        document = seen.document
+        if document.to_fence:
+            for transactional_id in document.to_fence:
+                self._fence(transactional_id)
+            at = counted(self._committed_at(place, stable=True), document)
+            return self.swapped(seen, moved_on(replace(document, to_fence=UNSET), at))
+        if document.producers and not seen.is_certain:
+            return seen._replace(committed=self._committed_at(place, stable=stable))
+        return seen
+
+    def _fence(self, transactional_id: str) -> None:
+        with _translated():
+            self._producers().fence(transactional_id)
+
+    def _committed_at(self, place: Place, *, stable: bool) -> CommittedOffset | None:
+        found = self._committed(place.group, place.topic, [place.partition], stable=stable)
+        return found.get(place.partition)
+
+    def _committed(
+        self, group: str, topic: str, partitions: Sequence[int], *, stable: bool
+    ) -> dict[int, CommittedOffset]:
+        if not stable:
+            with contextlib.suppress(LogBusyError):
+                return self._offsets.committed(group, topic, partitions, timeout=_PATIENCE)
+            with _translated():
+                return self._offsets.committed(group, topic, partitions, stable=False)
+        with _translated():
+            return self._offsets.committed(group, topic, partitions)
+
+    # Producers
+
+    def ticket(self, transactional_id: str) -> str:
+        """For the producer that is ready under that id, which may have to be made first."""
+        producers = self._producers()
+        ticket = self._tickets.get(transactional_id)
+        if ticket is None or not producers.is_prepared(transactional_id, ticket):
+            ticket = secrets.token_hex(8)
+            producers.prepare(transactional_id, ticket)
+            with self._mutex:
+                if len(self._tickets) >= _MOST_TICKETS:
+                    self._tickets.clear()
+                self._tickets[transactional_id] = ticket
+        return ticket
+
+
+class GroupOffsets:
+    """The checkpoints of a log's groups, as far as they stand in Kafka's own group offsets."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        self._log = log
+        self._mutex = threading.Lock()
+        self._over: dict[int, GroupBlobs] = {}
+
+    def over(self, store: BlobStore) -> GroupBlobs:
+        """A store, with the offsets in front; the same one each time."""
+        if isinstance(store, GroupBlobs):
+            return store
+        with self._mutex:
+            found = self._over.get(id(store))
+            if found is None:
+                log = self._log
+                found = GroupBlobs(store, log.id, log.cluster, lambda: log.writers.transactional)
+                self._over[id(store)] = found
+            return found
+
+    def view(self, producers: Producers, store: BlobStore | None = None) -> CommitView:
+        """A group's store inside one commit.
+
+        Args:
+            store: which; the log's own if it is None.
+
+        Raises:
+            UnsupportedOperationError: there is none.
+        """
+        from eventlog.kafka.commit_view import CommitView
+
+        return CommitView(self.over(self._log.store(store)), producers)
+
+
+def _document_of(blob: Blob) -> StoredCheckpoint | None:
+    try:
+        return decode_checkpoint(blob.data)
+    except msgspec.DecodeError:
+        return None
+
+
+def _renewed(seen: Seen) -> StoredCheckpoint:
+    return replace(seen.document, revision=new_revision())
+
+
+def _stayed(seen: Seen, offset: int) -> Seen:
+    if seen.document.offset != offset:
+        raise PreconditionFailedError(
+            f"a transaction has moved {seen.blob.name!r} meanwhile, which has ended now"
+        )
+    return seen
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What the brokers do not do now, a store does not."""
+    try:
+        yield
+    except (LogBusyError, ProducerFencedError) as error:
+        raise StoreUnavailableError(str(error)) from error

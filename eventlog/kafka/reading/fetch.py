@@ -1,0 +1,257 @@
+"""One look at what was read ahead, which waits for as long as nothing is known.
+
+That a partition has nothing more is said only after the cluster was asked where it ends, since the
+look began: what was appended before a look is found by it. By time, such a look goes only as far as
+the partitions then went: what comes later may come before what another one still holds back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError
+
+from eventlog.consuming.source import Found, Look, Request, Run, Wanted, out_of_range
+from eventlog.errors import CorruptBatchError, TopicNotFoundError
+from eventlog.kafka.cluster import EARLIEST as FIRST
+from eventlog.kafka.cluster import LATEST as LAST
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.reading.lane import Lane, Taken
+from eventlog.kafka.reading.news import News
+from eventlog.kafka.reading.runs import KafkaRun, Place, runs_of
+
+if TYPE_CHECKING:
+    from eventlog.kafka.reading.fetcher import TopicFetchers
+    from eventlog.kafka.topic import KafkaTopic
+
+__all__ = ["Fetch", "ReaderLanes"]
+
+_LOOK_AGAIN_SECONDS: Final = 1.0
+"""How often who waits looks whether the topic is still there."""
+
+_SOON_SECONDS: Final = 0.005
+"""How long who waits for events gives them before the cluster is asked whether there are any."""
+
+
+class ReaderLanes:
+    """The lanes of one reader.
+
+    Attributes:
+        current: by partition; under the fetchers' mutex.
+        times_us: by partition, when its last event that was taken was enqueued.
+    """
+
+    def __init__(self, fetchers: TopicFetchers) -> None:
+        self.fetchers: Final = fetchers
+        self.news: Final = News()
+        self.current: dict[int, Lane] = {}
+        self.times_us: dict[int, int] = {}
+
+    def lane(self, wanted: Wanted, room: int) -> Lane:
+        """What is read for `wanted`, from now on at the latest."""
+        with self.fetchers.mutex:
+            lane = self.current.get(wanted.partition)
+            if lane is None or not lane.holds(wanted.offset) or not self.fetchers.is_read(lane):
+                lane = self.fetchers.lane(self.news, wanted.partition, wanted.offset, room)
+                self.current[wanted.partition] = lane
+            return lane
+
+    def is_current(self, lane: Lane) -> bool:
+        """Whether it was not replaced, by another look of the same reader."""
+        return self.current.get(lane.partition) is lane
+
+    def drop(self, lane: Lane) -> None:
+        """It is not read on; another look may want another."""
+        with self.fetchers.mutex:
+            if self.is_current(lane):
+                del self.current[lane.partition]
+            self.fetchers.release(lane)
+
+    def end(self) -> None:
+        """The reader is gone. Takes no lock: it may be called by a signal handler."""
+        self.news.is_over = True
+        self.news.tell()
+        self.fetchers.ring()
+
+
+class Fetch:
+    """A look that is under way."""
+
+    def __init__(self, topic: KafkaTopic, reader: ReaderLanes, request: Request) -> None:
+        self._topic = topic
+        self._reader = reader
+        self._request = request
+        self._lanes: dict[int, Lane] = {}
+        self._ends: dict[int, int] = {}
+        self._found: dict[int, Found] = {}
+        self._is_patient = True
+
+    def run(self) -> Look:
+        """What was found.
+
+        Raises:
+            LogBusyError: for as long as a call may take, nothing was known of a partition.
+            TopicNotFoundError: the topic was deleted.
+        """
+        topic, reader = self._topic, self._reader
+        deadline = Deadline(topic.log.settings.timeout)
+        record = topic.current().record
+        for wanted in self._request.wanted:
+            self._lanes[wanted.partition] = reader.lane(wanted, self._request.share)
+        while not self._is_enough():
+            seen = reader.news.steps
+            if self._troubled():
+                continue
+            if self._is_enough():
+                break
+            if not self._ends:
+                if self._may_come_soon():
+                    reader.news.wait_for_step(seen, _SOON_SECONDS)
+                    self._is_patient = False
+                else:
+                    self._ask_for_ends(deadline)
+                continue
+            if deadline.passed:
+                raise self._late(deadline)
+            reader.news.wait_for_step(seen, min(deadline.left(), _LOOK_AGAIN_SECONDS))
+            record = topic.current().record
+        return Look(record.partitions, self._taken(record.append_time))
+
+    # What is known
+
+    def _open(self) -> list[Wanted]:
+        """What there is nothing found of yet."""
+        return [one for one in self._request.wanted if one.partition not in self._found]
+
+    def _is_enough(self) -> bool:
+        """Whether what is known will do."""
+        if self._found or self._reader.news.is_over:
+            return True
+        wanted = self._request.wanted
+        if not all(map(self._reader.is_current, self._lanes.values())):
+            return True  # the reader is elsewhere: this look was given up
+        if self._request.each:
+            return all(self._has(one) or self._is_at_end(one) for one in wanted)
+        return any(map(self._has, wanted)) or all(map(self._is_at_end, wanted))
+
+    def _has(self, wanted: Wanted) -> bool:
+        return self._lanes[wanted.partition].has(wanted)
+
+    def _may_come_soon(self) -> bool:
+        """Whether to wait a moment before the cluster is asked: where events flow they come."""
+        return self._is_patient and not all(lane.end_seen for lane in self._lanes.values())
+
+    def _is_at_end(self, wanted: Wanted) -> bool:
+        end = self._ends.get(wanted.partition)
+        return end is not None and end <= wanted.offset
+
+    def _ask_for_ends(self, deadline: Deadline) -> None:
+        numbers = [wanted.partition for wanted in self._request.wanted]
+        cluster = self._topic.log.cluster
+        ends = cluster.offsets(
+            self._topic.name, [(number, LAST) for number in numbers], timeout=deadline.left()
+        )
+        self._ends = {number: at.offset for number, at in zip(numbers, ends, strict=True)}
+
+    def _late(self, deadline: Deadline) -> Exception:
+        open_ = [str(one.partition) for one in self._open() if not self._is_at_end(one)]
+        return self._topic.log.cluster.error(
+            KafkaError(KafkaError._TIMED_OUT),  # noqa: SLF001 - that is its name
+            f"reading topic {self._topic.name!r}, partition {', '.join(open_)}",
+            within=deadline.seconds,
+        )
+
+    # What went wrong
+
+    def _troubled(self) -> bool:
+        """See to a lane that does not go on, if there is one."""
+        for wanted in self._open():
+            lane = self._lanes[wanted.partition]
+            if lane.has(wanted) or not (lane.is_expired or lane.error):
+                continue
+            self._reader.drop(lane)
+            if lane.error is not None:
+                self._failed(wanted, lane.error)
+            else:
+                self._expired(wanted)
+            if wanted.partition not in self._found:
+                self._lanes[wanted.partition] = self._reader.lane(wanted, self._request.share)
+            return True
+        return False
+
+    def _failed(self, wanted: Wanted, error: Exception) -> None:
+        if isinstance(error, CorruptBatchError):
+            self._found[wanted.partition] = Found(wanted.offset, [], error, at_end=False)
+        elif isinstance(error, TopicNotFoundError):
+            self._topic.refresh()  # says so, unless the topic moves just now
+        else:
+            raise error
+
+    def _expired(self, wanted: Wanted) -> None:
+        """Its offset is not there: events have expired, or the cluster has lost some."""
+        self._topic.refresh()  # another topic of that name would have other offsets
+        name, number = self._topic.name, wanted.partition
+        beginning, following = [
+            at.offset
+            for at in self._topic.log.cluster.offsets(name, [(number, FIRST), (number, LAST)])
+        ]
+        if beginning > wanted.offset:
+            self._found[number] = Found(beginning, [], None, at_end=False)
+        elif wanted.offset > following:
+            raise out_of_range(name, number, wanted.offset, beginning, following)
+
+    # What is given
+
+    def _taken(self, append_time: bool) -> dict[int, Found]:  # noqa: FBT001 - a fact of the topic
+        taken: list[tuple[Wanted, Taken]] = []
+        request = self._request
+        left = request.max_bytes
+        least = True
+        with self._reader.fetchers.mutex:
+            for wanted in self._open():
+                if not (request.each or least or left > 0):
+                    break
+                lane = self._lanes[wanted.partition]
+                if not self._reader.is_current(lane):
+                    break
+                lane.room = max(lane.room, request.share)
+                room = request.share if request.each else min(request.share, left)
+                one = lane.take(self._limited(wanted), room, least=least)
+                taken.append((wanted, one))
+                left -= sum(map(len, one.messages))
+                least = request.each or (least and not one.messages)
+        self._reader.fetchers.ring()
+        for wanted, one in taken:
+            found = self._found_of(wanted, one, append_time)
+            if found is not None:
+                self._found[wanted.partition] = found
+        return self._found
+
+    def _limited(self, wanted: Wanted) -> Wanted:
+        """By time, a look goes up to the ends that it has asked for."""
+        end = self._ends.get(wanted.partition)
+        if not self._request.each or end is None:
+            return wanted
+        return wanted._replace(stop=end if wanted.stop is None else min(wanted.stop, end))
+
+    def _found_of(self, wanted: Wanted, taken: Taken, append_time: bool) -> Found | None:  # noqa: FBT001
+        number = wanted.partition
+        runs: list[Run] = []
+        if taken.messages:
+            place = Place(self._topic.name, number, append_time)
+            runs.extend(runs_of(place, taken.messages, taken.stop))
+            self._reader.times_us[number] = runs[-1].enqueued_us
+        elif taken.stop > wanted.offset:
+            time_us = self._reader.times_us.get(number) or self._topic.log.now_us()
+            place = Place(self._topic.name, number, append_time)
+            runs.append(KafkaRun(place, [], wanted.offset, taken.stop, time_us))
+        end = self._ends.get(number)
+        if self._request.each:
+            at_end = end is not None and end <= max(taken.stop, wanted.offset)
+        else:
+            at_end = taken.at_end or (end is not None and end <= taken.stop)
+        if wanted.stop is not None and taken.stop >= wanted.stop:
+            self._reader.drop(self._lanes[number])
+        elif wanted.stop is not None and at_end and not (end is not None and end <= taken.stop):
+            at_end = False  # the end that is wanted may be there since
+        return Found(wanted.offset, runs, None, at_end) if runs or at_end else None

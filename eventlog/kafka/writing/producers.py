@@ -1,0 +1,140 @@
+"""Who sends: producers of librdkafka, lent to one caller at a time and made when there are too few.
+
+A producer of librdkafka has threads and connections of its own, and making one takes up to half a
+second, until the brokers have given it an id. So those that were used are kept for the next caller.
+
+What is one set (`eventlog.kafka.writing.shipment`) is stored whole or not at all; what is more than
+one needs a transaction for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import TopicPartition as Place
+
+from eventlog.errors import EventLogError, TopicNotFoundError
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.failures import Kind, kind_of
+from eventlog.kafka.writing.errand import Errand
+from eventlog.kafka.writing.pool import Pool
+from eventlog.kafka.writing.sender import (
+    NotSentError,
+    Sender,
+    sending,
+)
+from eventlog.kafka.writing.shipment import Shipment
+from eventlog.kafka.writing.transactional import TransactionalProducers
+from eventlog.kafka.writing.transactional_sender import TransactionalSender
+
+if TYPE_CHECKING:
+    from eventlog.kafka.engine import KafkaLog
+
+__all__ = ["Writers"]
+
+_MAY_BE_DELETED: Final = (Kind.NO_ANSWER, Kind.TOPIC_MISSING, Kind.PARTITION_MISSING)
+
+_VISIBLE_SECONDS: Final = 1.0
+"""How long who has committed waits until readers see it; they may be held up by others for long."""
+
+
+class Writers:
+    """What writes for a log. Thread-safe.
+
+    Attributes:
+        transactional: producers with transactional ids.
+    """
+
+    def __init__(self, log: KafkaLog) -> None:
+        self._cluster = log.cluster
+        self.transactional = TransactionalProducers(log.cluster)
+        self._pools: Mapping[str, Pool[Sender]] = {
+            "zstd": Pool(lambda _: self._make("zstd")),
+            "none": Pool(lambda _: self._make("none")),
+        }
+
+    def _make(self, compression: str) -> Sender:
+        return Sender(self._cluster.producer(**sending(self._cluster.settings, compression)))
+
+    def store(self, shipments: Sequence[Shipment], errand: Errand) -> None:
+        """Store all, or nothing; then the shipments know where.
+
+        Args:
+            shipments: no two for the same partition.
+
+        Raises:
+            LogBusyError: there was no answer in time.
+            TopicNotFoundError: a topic was deleted.
+            EventLogError: the cluster refused it.
+        """
+        if len(shipments) == 1 and len(shipments[0].cuts) == 1:
+            self.send(shipments, errand)
+            return
+        with self.transactional.lend(deadline=errand.deadline) as sender:
+            self.transact(sender, shipments, {}, errand)
+
+    def send(self, shipments: Sequence[Shipment], errand: Errand) -> None:
+        """Store all, each set by itself; see `store`. After an error some of it may be stored."""
+        pool = self._pools[shipments[0].record.compression]
+        sender = pool.take(errand.deadline)
+        try:
+            sender.send(shipments, errand)
+        except NotSentError as failed:
+            raise self._failure(failed, errand) from failed
+        finally:
+            pool.give_back(sender)
+
+    def transact(
+        self,
+        sender: TransactionalSender,
+        shipments: Sequence[Shipment],
+        offsets: Mapping[str, Sequence[Place]],
+        errand: Errand,
+    ) -> None:
+        """Store all of this with one transaction; see `store`.
+
+        Args:
+            offsets: by Kafka group, what its offsets are to be.
+
+        Raises:
+            ProducerFencedError: another has the transactional id now. Nothing was stored.
+        """
+        try:
+            sender.transact(shipments, offsets, self.transactional.metadata_of, errand)
+        except NotSentError as failed:
+            raise self._failure(failed, errand) from failed
+        self._show(shipments, errand.deadline)
+
+    def _show(self, shipments: Sequence[Shipment], deadline: Deadline) -> None:
+        """Wait a moment until readers see what is committed."""
+        stops: dict[str, dict[int, int]] = {}
+        for some in shipments:
+            stops.setdefault(some.record.name, {})[some.partition] = some.end
+        limit = Deadline(min(_VISIBLE_SECONDS, deadline.left()))
+        with contextlib.suppress(EventLogError):  # it is stored, whatever comes of that
+            for topic, ends in stops.items():
+                self._cluster.until_visible(topic, ends, limit)
+
+    def _failure(self, failed: NotSentError, errand: Errand) -> Exception:
+        """What to raise instead."""
+        if kind_of(failed.error) in _MAY_BE_DELETED:
+            try:
+                errand.look()
+            except TopicNotFoundError as gone:
+                return gone
+        about = failed.shipment
+        return self._cluster.error(
+            failed.error,
+            f"{errand.doing}, which may be stored all the same" if failed.maybe else errand.doing,
+            within=errand.deadline.seconds,
+            topic="" if about is None else about.record.name,
+            partition=None if about is None else about.partition,
+        )
+
+    def close(self) -> None:
+        """Let go of all producers; nobody uses them any more."""
+        self.transactional.close()
+        for pool in self._pools.values():
+            pool.close()

@@ -1,0 +1,244 @@
+"""``Transaction`` on a Kafka cluster: one Kafka transaction at the end of the block.
+
+With checkpoints it is committed under the transactional id of the one who owns them; see
+`eventlog.kafka.groups`. Without, under any: then there is nobody to be fenced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventlog.appending import Columns, check_expected, gather, gather_one
+from eventlog.errors import (
+    EventTooLargeError,
+    OffsetOutOfRangeError,
+    PreconditionFailedError,
+    ProducerFencedError,
+)
+from eventlog.event import Event, Key, PropertyValue
+from eventlog.groups.checkpoints import GroupIds, GroupStore
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.topic_record import TopicRecord
+from eventlog.kafka.writing.append import refuse_expected
+from eventlog.kafka.writing.errand import Errand
+from eventlog.kafka.writing.shipment import Shipment
+from eventlog.log import Body, Receipt, Topic
+from eventlog.names import check_name
+from eventlog.topic_settings import MAX_APPEND_BYTES
+from eventlog.transaction import Fence, Transaction
+
+if TYPE_CHECKING:
+    from eventlog.kafka.commit_view import CommitView
+    from eventlog.kafka.engine import KafkaLog
+    from eventlog.kafka.topic import KafkaTopic
+
+__all__ = ["KafkaTransaction"]
+
+
+class _Append(NamedTuple):
+    """One call of `append` or `append_batch`."""
+
+    topic: KafkaTopic
+    columns: Columns
+    partition: int | None
+
+
+class _Part(NamedTuple):
+    """What one of them stores in one partition: so many events from a row of a shipment on."""
+
+    topic: str
+    partition: int
+    row: int
+    events: int
+
+
+class KafkaTransaction(Transaction):
+    """See `Transaction`."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        super().__init__()
+        self._log = log
+        self._appends: list[_Append] = []
+        self._checkpoints: dict[tuple[KafkaTopic, str, int], int] = {}
+        self._bytes = 0
+
+    def append(
+        self,
+        topic: str | Topic,
+        body: Body,
+        *,
+        key: Key | None = None,
+        properties: Mapping[str, PropertyValue] | None = None,
+        partition: int | None = None,
+        expect_next: int | None = None,
+    ) -> None:
+        if expect_next is not None:
+            check_expected(expect_next, partition, key)
+            refuse_expected(expect_next)
+        self._add(topic, gather_one(body, key, properties), partition)
+
+    def append_batch(
+        self,
+        topic: str | Topic,
+        events: Iterable[Event | Body],
+        *,
+        key: Key | None = None,
+        partition: int | None = None,
+    ) -> None:
+        self._add(topic, gather(events, key), partition)
+
+    def _add(self, topic: str | Topic, columns: Columns, partition: int | None) -> None:
+        append = _Append(self._log.handle(topic), columns, partition)
+        with self._mutex:
+            self._check_open()
+            if self._bytes + columns.size > MAX_APPEND_BYTES:
+                raise EventTooLargeError(
+                    f"one transaction takes {MAX_APPEND_BYTES:,} bytes of bodies, keys "
+                    f"and properties, this one would have {self._bytes + columns.size:,}"
+                )
+            self._bytes += columns.size
+            if columns.bodies:
+                self._appends.append(append)
+
+    def checkpoint(self, topic: str | Topic, group: str, *, partition: int, offset: int) -> None:
+        if isinstance(offset, bool) or not isinstance(offset, int):
+            raise TypeError(f"an offset is an int, not {type(offset).__name__}: {offset!r:.80}")
+        if offset < 0:
+            raise ValueError(f"a checkpoint is at an offset from 0, not {offset}")
+        handle = self._log.handle(topic)
+        _ = self._log.blobs  # or an error that says that there are none
+        where = handle, check_name(group, "group"), handle.partition(partition)
+        with self._mutex:
+            self._check_open()
+            self._checkpoints[where] = max(offset, self._checkpoints.get(where, offset))
+
+    # Committing
+
+    def _commit(self) -> list[Receipt]:
+        fences = [participant.fence() for participant in self._participants]
+        if not (self._appends or self._checkpoints or fences):
+            return []
+        topics = {append.topic.name: append.topic for append in self._appends}
+        deadline = Deadline(self._log.settings.lock_timeout)
+        errand = Errand("committing a transaction", deadline, [*topics.values()])
+        shipments, parts = self._placed(errand)
+        if self._checkpoints or fences:
+            self._commit_fenced([*shipments.values()], fences, errand)
+        else:
+            self._log.writers.store([*shipments.values()], errand)
+        return [
+            shipments[part.topic, part.partition].receipt(part.row, part.events) for part in parts
+        ]
+
+    def _placed(self, errand: Errand) -> tuple[dict[tuple[str, int], Shipment], list[_Part]]:
+        """What goes to each partition, and where in it each append is."""
+        records: dict[str, TopicRecord] = {}
+        columns: dict[tuple[str, int], list[Columns]] = {}
+        rows: dict[tuple[str, int], int] = {}
+        parts = []
+        for append in self._appends:
+            state, placed = append.topic.appender.placed(append.columns, append.partition, errand)
+            name = state.record.name
+            records[name] = state.record
+            for number, some in placed:
+                where = name, number
+                row = rows.get(where, 0)
+                parts.append(_Part(name, number, row, len(some.bodies)))
+                columns.setdefault(where, []).append(some)
+                rows[where] = row + len(some.bodies)
+        shipments = {
+            (name, number): Shipment(records[name], number, *_joined(some))
+            for (name, number), some in columns.items()
+        }
+        return shipments, parts
+
+    def _commit_fenced(
+        self, shipments: list[Shipment], fences: list[Fence], errand: Errand
+    ) -> None:
+        """Commit with checkpoints, of whoever may still write them."""
+        producers = self._log.writers.transactional
+        try:
+            with self._viewed(fences) as view:
+                owner = view.owner or None
+                with producers.lend(view.transactional_id, owner, errand.deadline) as sender:
+                    self._log.writers.transact(sender, shipments, view.offsets(), errand)
+        except ProducerFencedError as error:
+            self._refuse_lost(fences)
+            raise PreconditionFailedError(
+                "another transaction of the same owner came first: nothing was stored; try again"
+            ) from error
+        for fence in fences:
+            fence.committed()
+
+    def _refuse_lost(self, fences: list[Fence]) -> None:
+        """Nothing, if the checkpoints are still those of who wanted to commit: look once more."""
+        with contextlib.suppress(_Looked), self._viewed(fences):
+            raise _Looked  # so that nothing counts as committed
+
+    @contextlib.contextmanager
+    def _viewed(self, fences: list[Fence]) -> Iterator[CommitView]:
+        """The group's store inside a commit, with what is to be committed noted; it is committed if
+        the block does not raise.
+        """
+        view = self._log.group_offsets.view(self._log.writers.transactional, self._store)
+        committed = False
+        try:
+            self._check(view, fences)
+            yield view
+            committed = True
+        finally:
+            view.settle(committed=committed)
+
+    def _check(self, view: CommitView, fences: list[Fence]) -> None:
+        """Note what is to be committed of checkpoints, if it still may be."""
+        for (topic, group, partition), offset in self._checkpoints.items():
+            ids = GroupIds(self._log.id, topic.name, topic.id, group)
+            enqueued_at = _enqueued_at(topic, partition, offset)
+            GroupStore(self._log.blobs, ids, self._log.now_us).ensure()  # it is no part of a commit
+            store = GroupStore(view, ids, self._log.now_us)
+            store.advance_unowned(partition, offset, enqueued_at)
+        for fence in fences:
+            fence.check(view)
+
+
+class _Looked(Exception):  # noqa: N818 - no error
+    """Enough was seen."""
+
+
+def _joined(
+    columns: list[Columns],
+) -> tuple[list[bytes], list[Key | None] | None, list[dict[str, PropertyValue] | None] | None]:
+    """Bodies, keys and properties, one after the other."""
+    bodies = [body for some in columns for body in some.bodies]
+    keys = [key for some in columns for key in some.keys or [None] * len(some.bodies)]
+    properties = [own for some in columns for own in some.properties or [None] * len(some.bodies)]
+    return (
+        bodies,
+        keys if any(some.keys is not None for some in columns) else None,
+        properties if any(some.properties is not None for some in columns) else None,
+    )
+
+
+def _enqueued_at(topic: KafkaTopic, partition: int, offset: int) -> datetime | None:
+    """When an event that is to be checkpointed was enqueued; None if it has expired.
+
+    Raises:
+        OffsetOutOfRangeError: there is no event of that offset yet: a checkpoint there would make
+            the group skip what comes.
+    """
+    info = topic.partition_info(partition)
+    if offset >= info.next_offset:
+        raise OffsetOutOfRangeError(
+            f"a checkpoint names the last event that was finished, and partition {partition} of "
+            f"topic {topic.name!r} goes on at {info.next_offset}: there is no event {offset}",
+            offset=offset,
+            beginning_offset=info.beginning_offset,
+            next_offset=info.next_offset,
+        )
+    if offset < info.beginning_offset:
+        return None
+    events = topic.read(partition, offset, max_events=1)
+    return events[0].enqueued_at if events and events[0].offset == offset else None

@@ -1,0 +1,537 @@
+"""A cluster as a log sees it: topics, what is remembered of them, offsets, and time limits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+
+import eventlog
+from eventlog import (
+    EventLog,
+    EventLogError,
+    InvalidNameError,
+    LogBusyError,
+    LogNotFoundError,
+    PartitionNotFoundError,
+    TopicExistsError,
+    TopicNotFoundError,
+    UnsupportedOperationError,
+)
+from eventlog.kafka.catalog import CATALOG, Catalog
+from eventlog.kafka.cluster import EARLIEST, LATEST, Cluster
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.engine import KafkaLog
+from eventlog.kafka.location import parse_location
+from eventlog.kafka.topic import KafkaTopic
+from eventlog.partitioning import PARTITIONERS
+from tests.servers.kafka import Kafka
+from tests.servers.kafka_mock import MockCluster
+
+IMPATIENT = 0.5  # seconds, where an answer is not to come
+names = (f"test-{os.urandom(4).hex()}-{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def log(kafka: Kafka) -> Iterator[KafkaLog]:
+    with eventlog.open(kafka.location) as log:
+        assert isinstance(log, KafkaLog)
+        yield log
+
+
+@pytest.fixture
+def other(kafka: Kafka) -> Iterator[KafkaLog]:
+    """The same log, as another process sees it."""
+    with eventlog.open(kafka.location) as log:
+        assert isinstance(log, KafkaLog)
+        yield log
+
+
+def state_of(log: EventLog, name: str) -> KafkaTopic:
+    topic = log.topic(name)
+    assert isinstance(topic, KafkaTopic)
+    return topic
+
+
+# Opening
+
+
+def test_a_log_is_the_same_for_all_who_open_it(log: KafkaLog, other: KafkaLog) -> None:
+    assert log.id == other.id
+    assert len(log.id) == 36
+    assert log.location == other.location
+
+
+def test_where_no_cluster_answers_there_is_no_log() -> None:
+    """Whatever the reason, one line names the place and what to look at."""
+    for place in ("127.0.0.1:1", "no-such-host.invalid:9092"):
+        with pytest.raises(LogNotFoundError, match="no cluster answered at") as raised:
+            eventlog.open(f"kafka://{place}", timeout=IMPATIENT)
+        assert f"kafka://{place}" in str(raised.value)
+        assert "check the address, that it runs" in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_log_opened_to_be_read_is_not_written_to(kafka: Kafka, log: KafkaLog) -> None:
+    name = next(names)
+    log.create_topic(name)
+    with eventlog.open(kafka.location, read_only=True) as reader:
+        topic = reader.topic(name)
+        assert reader.create_topic(name, exist_ok=True).id == topic.id
+        for call in (
+            lambda: reader.create_topic(next(names)),
+            lambda: reader.delete_topic(name),
+            lambda: topic.configure(retention=60),
+            lambda: topic.add_partitions(1),
+            lambda: topic.append(b""),
+            lambda: topic.append_batch([b""]),
+            topic.producer,
+            reader.transaction,
+        ):
+            with pytest.raises(UnsupportedOperationError, match="read_only"):
+                call()
+
+
+def test_what_brokers_do_themselves_is_declined_with_a_reason(log: KafkaLog) -> None:
+    topic = log.create_topic(next(names))
+    for call, hint in (
+        (log.check, "brokers check"),
+        (log.compact, "brokers give"),
+        (lambda: log.backup("anywhere"), "eventlog copy"),
+        (topic.expire, "brokers"),
+        (lambda: log.blobs, "blobs="),
+        (lambda: topic.group("g"), "store="),
+        (lambda: topic.consumer(group="g"), "store="),
+    ):
+        with pytest.raises(UnsupportedOperationError, match=hint):
+            call()
+
+
+# Topics
+
+
+def test_a_topic_is_made_for_what_was_asked(kafka: Kafka, log: KafkaLog) -> None:
+    """So that another program sees the same."""
+    name = next(names)
+    topic = log.create_topic(
+        name,
+        partitions=3,
+        retention=timedelta(hours=1),
+        retention_bytes=10**9,
+        compression="none",
+        max_event_bytes=5,
+    )
+    config = log.cluster.configs([name])[name]
+    assert config["retention.ms"] == "3600000"
+    assert config["retention.bytes"] == "1000000000"
+    assert config["compression.type"] == "uncompressed"
+    assert config["message.timestamp.type"] == "LogAppendTime"
+    assert int(config["max.message.bytes"]) == 2**20 + 5
+    for one in (topic, log.topic(name)):
+        assert (one.partitions, one.retention) == (3, timedelta(hours=1))
+        assert (one.retention_bytes, one.compression) == (10**9, "none")
+        assert (one.max_event_bytes, one.partitioner) == (5, "eventhubs")
+        assert abs(one.created_at - datetime.now(UTC)) < timedelta(minutes=5)
+        assert one.id == topic.id
+    assert len(topic.id) == 32
+
+
+def test_what_kafka_cannot_remember_is_remembered_in_the_cluster(
+    log: KafkaLog, other: KafkaLog
+) -> None:
+    name = next(names)
+    made = log.create_topic(name, partitioner="kafka")
+    found = other.topic(name)
+    assert (found.partitioner, found.created_at) == ("kafka", made.created_at)
+    assert CATALOG in log.cluster.names()
+    assert CATALOG not in [topic.name for topic in log.topics()]
+
+
+def test_a_partitioner_of_ones_own_is_remembered_by_its_name(
+    log: KafkaLog, other: KafkaLog
+) -> None:
+    name = next(names)
+    log.create_topic(name, partitioner=to_the_last)
+    assert state_of(other, name).state.partitioner is None
+    again = other.create_topic(name, partitioner=to_the_last, exist_ok=True)
+    assert isinstance(again, KafkaTopic)
+    placed = again.state.partitioner
+    assert placed is not None
+    assert placed.partition("key") == 3
+
+
+def to_the_last(_key: bytes, partitions: int) -> int:
+    return partitions - 1
+
+
+def test_a_topic_of_another_program_places_keys_as_kafkas_clients_do(
+    kafka: Kafka, log: KafkaLog
+) -> None:
+    name = kafka.create_topic(partitions=2, retention_ms=1000)
+    topic = log.topic(name)
+    assert (topic.partitioner, topic.partitions) == ("kafka", 2)
+    assert topic.retention == timedelta(seconds=1)
+    assert topic.created_at == datetime(1970, 1, 1, tzinfo=UTC)
+    assert 2**20 - 2**14 < topic.max_event_bytes < 2**20 + 12
+    assert "kafka" in PARTITIONERS
+    with pytest.raises(TopicExistsError, match=r"'kafka'.*'eventhubs'"):
+        log.create_topic(name, partitions=2, exist_ok=True)
+
+
+def test_a_topic_that_is_there_is_taken_if_it_is_as_wanted(log: KafkaLog, other: KafkaLog) -> None:
+    name = next(names)
+    made = log.create_topic(name, partitions=2, retention=60)
+    assert other.create_topic(name, partitions=2, retention=60, exist_ok=True).id == made.id
+    with pytest.raises(TopicExistsError, match="exists"):
+        other.create_topic(name, partitions=2)
+    with pytest.raises(TopicExistsError, match="2 partitions"):
+        other.create_topic(name, partitions=3, exist_ok=True)
+    with pytest.warns(UserWarning, match="retention is 0:01:00, not 0:02:00"):
+        other.create_topic(name, partitions=2, retention=120, exist_ok=True)
+
+
+def test_of_many_who_make_a_topic_at_once_one_makes_it_and_all_have_it(kafka: Kafka) -> None:
+    """And nobody takes it for another program's, however early it is seen."""
+    name = next(names)
+    barrier = threading.Barrier(4)
+
+    def make(_number: int) -> tuple[str, str]:
+        with eventlog.open(kafka.location) as log:
+            barrier.wait(30)
+            topic = log.create_topic(name, exist_ok=True)
+            return topic.id, topic.partitioner
+
+    with ThreadPoolExecutor(4) as threads:
+        made = set(threads.map(make, range(4)))
+    assert len(made) == 1
+    ((_, partitioner),) = made
+    assert partitioner == "eventhubs"
+
+
+def test_a_topic_whose_maker_died_before_it_wrote_that_down_is_known_all_the_same(
+    log: KafkaLog, other: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was going to be stands in the cluster before the topic does."""
+
+    def die(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Catalog, "settle", die)
+    name = next(names)
+    with pytest.raises(KeyboardInterrupt):
+        log.create_topic(name, partitioner="eventhubs")
+    assert other.topic(name).partitioner == "eventhubs"
+    assert other.create_topic(name, exist_ok=True).partitioner == "eventhubs"
+
+
+def test_what_was_not_made_leaves_nothing_behind(log: KafkaLog, other: KafkaLog) -> None:
+    name = next(names)
+    log.create_topic(name)
+    for _ in range(2):
+        with pytest.raises(TopicExistsError):
+            log._make(state_of(log, name).state.record, exist_ok=False)
+    log.delete_topic(name)
+    (found,) = other._catalog.of([other.cluster.look_up(CATALOG)])
+    assert found is None
+    assert not [key for key in other._catalog._records if key.startswith(name.encode())]
+
+
+def test_a_topic_made_anew_by_another_program_is_another_programs(
+    kafka: Kafka, log: KafkaLog
+) -> None:
+    name = next(names)
+    old = log.create_topic(name, partitions=1)
+    log.cluster.delete_topic(name)
+    log.cluster.create_topic(name, 1, {}, None)
+    assert log.topic(name).partitioner == "kafka"
+    assert log.topic(name).id != old.id
+
+
+def test_names_the_cluster_keeps_for_itself_are_refused(log: KafkaLog) -> None:
+    for call in (log.create_topic, log.topic, log.delete_topic):
+        with pytest.raises(InvalidNameError, match="'__eventlog'"):
+            call(CATALOG)
+
+
+def test_names_that_collide_in_kafka_are_refused_by_it(log: KafkaLog) -> None:
+    """It takes '.' and '_' for the same in the names of its metrics."""
+    name = next(names).replace("-", ".")
+    log.create_topic(name)
+    with pytest.raises(InvalidNameError, match="collides"):
+        log.create_topic(name.replace(".", "_"))
+
+
+def test_more_replicas_than_brokers_are_refused(kafka: Kafka) -> None:
+    with (
+        eventlog.open(kafka.location, replication_factor=3) as log,
+        pytest.raises(UnsupportedOperationError, match="only 1 broker"),
+    ):
+        log.create_topic(next(names))
+
+
+def test_who_holds_a_topic_sees_within_a_second_what_others_changed(
+    log: KafkaLog, other: KafkaLog
+) -> None:
+    name = next(names)
+    mine, theirs = state_of(log, name_of(log, name)), state_of(other, name)
+    with pytest.warns(UserWarning, match="keys move"):
+        theirs.add_partitions(1)
+    theirs.configure(max_event_bytes=7, retention=5)
+    assert mine.partition(4) == 4
+    assert (mine.partitions, mine.max_event_bytes) == (5, 7)
+    assert mine.retention == timedelta(seconds=5)
+    with pytest.raises(PartitionNotFoundError, match="no partition 5"):
+        mine.partition(5)
+    other.delete_topic(name)
+    with pytest.raises(TopicNotFoundError):
+        mine.refresh()
+    other.create_topic(name)
+    mine._seen -= 1.0
+    with pytest.raises(TopicNotFoundError, match="was deleted"):
+        mine.current()
+
+
+def name_of(log: EventLog, name: str) -> str:
+    return log.create_topic(name).name
+
+
+def test_nothing_is_asked_of_the_cluster_while_a_topic_is_freshly_known(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appends and reads look each time."""
+    topic = state_of(log, name_of(log, next(names)))
+    before = topic.current()
+    monkeypatch.setattr(Cluster, "look_up", None)
+    topic._seen = time.monotonic()
+    assert topic.current() is before
+
+
+def test_a_cluster_without_a_controller_has_topics_all_the_same(mock_cluster: MockCluster) -> None:
+    """The mock of librdkafka is one: what goes by data works, and the rest says so at once."""
+    name = mock_cluster.create_topic(3)
+    with eventlog.open(mock_cluster.location) as log:
+        assert [topic.name for topic in log.topics()] == [name]
+        topic = state_of(log, name)
+        assert len(topic.id) == 32
+        assert (topic.partitions, topic.partitioner) == (3, "kafka")
+        assert topic.refresh().record == topic.state.record
+        assert topic.offset_at(2, "latest") == 0
+        with pytest.raises(TopicNotFoundError):
+            log.topic(next(names))
+        started = time.monotonic()
+        for call in (lambda: log.create_topic(next(names)), lambda: log.delete_topic(name)):
+            with pytest.raises(UnsupportedOperationError, match="no controller"):
+                call()
+        assert time.monotonic() - started < IMPATIENT
+
+
+# Offsets
+
+
+def test_offsets_of_partitions_are_found_in_one_look(log: KafkaLog, kafka: Kafka) -> None:
+    name = name_of(log, next(names))
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for number in range(3):
+        producer.produce(name, b"%d" % number, partition=1)
+    assert producer.flush(10) == 0
+    asked = [(1, EARLIEST), (1, LATEST), (0, LATEST), (1, 0), (1, 2**42), (1, LATEST)]
+    found = log.cluster.offsets(name, asked)
+    assert [at.offset for at in found] == [0, 3, 0, 0, -1, 3]
+    assert log.cluster.offsets(name, []) == []
+    topic = log.topic(name)
+    assert topic.offset_at(1, "-1h") == 0
+    assert topic.offset_at(1, datetime.now(UTC) + timedelta(hours=1)) == 3
+    assert (topic.offset_at(1, "earliest"), topic.offset_at(1, "latest")) == (0, 3)
+
+
+def test_offsets_of_what_is_not_there_are_an_error_at_once(log: KafkaLog) -> None:
+    name = name_of(log, next(names))
+    started = time.monotonic()
+    with pytest.raises(PartitionNotFoundError, match="no partition 4"):
+        log.cluster.offsets(name, [(0, LATEST), (4, LATEST)])
+    with pytest.raises(TopicNotFoundError):
+        log.cluster.offsets(next(names), [(0, LATEST)])
+    assert time.monotonic() - started < log.settings.timeout / 2
+
+
+def test_a_commit_can_be_waited_for_until_readers_see_it(log: KafkaLog, kafka: Kafka) -> None:
+    """Kafka answers before it has written the markers; an open transaction hides what follows."""
+    name = name_of(log, next(names))
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": name})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(name, b"", partition=0)
+    assert producer.flush(10) == 0
+    assert not log.cluster.until_visible(name, {0: 1}, Deadline(IMPATIENT))
+    producer.commit_transaction(10)
+    assert log.cluster.until_visible(name, {0: 1}, Deadline(10))
+    assert log.cluster.until_visible(name, {}, Deadline(10))
+
+
+def test_offsets_of_kafkas_own_groups_are_found_with_their_metadata(
+    log: KafkaLog, kafka: Kafka
+) -> None:
+    """Those that are committed with events as well."""
+    name, group = name_of(log, next(names)), next(names)
+    assert log.cluster.committed(group, name, [0, 1]) == {}
+    consumer = log.cluster.consumer(group_id=group)
+    consumer.commit(offsets=[TopicPartition(name, 1, 7, "said")], asynchronous=False)
+    assert log.cluster.committed(group, name, [0, 1]) == {1: (7, "said")}
+    producer = log.cluster.producer(transactional_id=group)
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.send_offsets_to_transaction(
+        [TopicPartition(name, 1, 8, "more")], consumer.consumer_group_metadata(), 10
+    )
+    with pytest.raises(LogBusyError, match=f"Kafka group '{group}'"):
+        log.cluster.committed(group, name, [1], timeout=IMPATIENT)
+    assert log.cluster.committed(group, name, [1], stable=False) == {1: (7, "said")}
+    producer.commit_transaction(10)
+    assert log.cluster.committed(group, name, [1]) == {1: (8, "more")}
+    consumer.close()
+
+
+def test_offsets_of_many_groups_are_asked_for_by_few_clients(log: KafkaLog) -> None:
+    """From many threads; each client costs some."""
+    name = name_of(log, next(names))
+
+    def ask(number: int) -> None:
+        assert log.cluster.committed(f"{name}-{number % 20}", name, [0]) == {}
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(80)))
+    assert len(log.cluster._group_readers._idle) == 16
+
+
+def test_a_coordinator_that_was_restarted_is_asked_again(log: KafkaLog, kafka: Kafka) -> None:
+    """The request that administrators have for it would crash the process."""
+    name = name_of(log, next(names))
+    assert log.cluster.committed(name, name, [0]) == {}
+    kafka.crash()
+    kafka.start()
+    assert log.cluster.committed(name, name, [0], timeout=30) == {}
+    assert log.cluster.committed(next(names), name, [0], timeout=30) == {}
+
+
+# Time limits
+
+
+def test_a_broker_that_does_not_answer_is_waited_for_no_longer_than_said(
+    kafka: Kafka, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is asked; and the error says what, of whom and how long."""
+    topic = state_of(log, name_of(log, next(names)))
+    cluster = topic.log.cluster
+    hurried = dataclasses.replace(log.settings, timeout=IMPATIENT)
+    monkeypatch.setattr(cluster, "settings", hurried)
+    kafka.pause()
+    try:
+        for call in (
+            lambda: cluster.offsets(topic.name, [(0, LATEST), (0, 0)]),
+            lambda: cluster.committed("group", topic.name, [0]),
+            lambda: cluster.configs([topic.name]),
+            lambda: cluster.describe([topic.name]),
+            log.topics,
+            lambda: log.topic(topic.name),
+            lambda: log.create_topic(next(names)),
+            lambda: log.delete_topic(topic.name),
+            lambda: topic.configure(retention=1),
+            lambda: topic.add_partitions(1),
+            topic.refresh,
+            lambda: topic.offset_at(0, "-1h"),
+        ):
+            started = time.monotonic()
+            with pytest.raises(LogBusyError, match=r"no answer from kafka://.* within 0.5 s"):
+                call()
+            assert time.monotonic() - started < 10 * IMPATIENT
+    finally:
+        kafka.resume()
+    monkeypatch.undo()
+    assert topic.refresh().record.name == topic.name
+
+
+def test_a_broker_that_comes_back_is_found_again(kafka: Kafka) -> None:
+    with eventlog.open(kafka.location, timeout=30) as log:
+        assert isinstance(log, KafkaLog)
+        topic = state_of(log, name_of(log, next(names)))
+        kafka.crash()
+        with pytest.raises(LogBusyError, match="refused"):  # the reason, where there is one
+            log.cluster.look_up(topic.name, timeout=3)
+        kafka.start()
+        assert topic.refresh().record.id == topic.id
+        assert topic.offset_at(0, "latest") == 0
+
+
+# Processes
+
+
+def test_a_closed_log_leaves_no_threads(kafka: Kafka) -> None:
+    """librdkafka's, which Python does not count."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    with eventlog.open(kafka.location) as log:
+        log.topics()
+        assert threads() > before
+    assert threads() == before
+
+
+def test_a_forked_child_is_told_to_open_the_log_anew(kafka: Kafka, log: KafkaLog) -> None:
+    """And neither it nor its end touches, or waits for, what is the parent's."""
+    topic = log.create_topic(next(names))
+    clients = [log.cluster.consumer(group_id="g"), log.cluster.producer()]
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            clients.clear()
+            status = in_child(log, topic, kafka.location)
+        os._exit(status)
+    ended = time.monotonic() + 60
+    while (waited := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > ended:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail("the child hangs")
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(waited[1]) == 0
+    assert log.topic(topic.name).id == topic.id
+
+
+def in_child(log: KafkaLog, topic: eventlog.Topic, location: str) -> int:
+    for call in (log.topics, lambda: topic.read(0), lambda: topic.append(b"")):
+        try:
+            call()
+        except UnsupportedOperationError as error:
+            if "fork" not in str(error):
+                return 2
+        else:
+            return 3
+    log.close()
+    with eventlog.open(location) as own:
+        return 0 if own.topic(topic.name).id == topic.id else 4
+
+
+def test_a_wrong_password_is_refused_at_once_and_not_shown(kafka: Kafka) -> None:
+    with pytest.raises(EventLogError, match="check user name and password") as raised:
+        eventlog.open(f"kafka://me:s3cr3t@127.0.0.1:{kafka.port}", timeout=20)
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_settings_are_of_the_cluster_not_of_a_directory(tmp_path: Path) -> None:
+    assert parse_location("//broker", {}).place == "kafka://broker:9092"
+    with pytest.raises(ValueError, match="durability"):
+        eventlog.open("kafka://127.0.0.1:1", durability="paper")  # type: ignore[arg-type]

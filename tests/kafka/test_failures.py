@@ -1,0 +1,103 @@
+"""librdkafka's errors as ours: none is missed, and each says in one line what to do."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from eventlog import errors
+from eventlog.kafka.failures import Kind, is_transient, kind_of, translate
+
+CODES = {
+    name: code
+    for name in dir(KafkaError)
+    if name.lstrip("_").isupper() and isinstance(code := getattr(KafkaError, name), int)
+}
+
+OURS = {
+    "_TIMED_OUT": errors.LogBusyError,
+    "_MSG_TIMED_OUT": errors.LogBusyError,
+    "_ALL_BROKERS_DOWN": errors.LogBusyError,
+    "NOT_ENOUGH_REPLICAS": errors.LogBusyError,
+    "_AUTHENTICATION": errors.EventLogError,
+    "SASL_AUTHENTICATION_FAILED": errors.EventLogError,
+    "_SSL": errors.EventLogError,
+    "TOPIC_AUTHORIZATION_FAILED": errors.EventLogError,
+    "UNKNOWN_TOPIC_OR_PART": errors.TopicNotFoundError,
+    "_UNKNOWN_TOPIC": errors.TopicNotFoundError,
+    "_UNKNOWN_PARTITION": errors.PartitionNotFoundError,
+    "TOPIC_ALREADY_EXISTS": errors.TopicExistsError,
+    "TOPIC_EXCEPTION": errors.InvalidNameError,
+    "MSG_SIZE_TOO_LARGE": errors.EventTooLargeError,
+    "OFFSET_OUT_OF_RANGE": errors.OffsetOutOfRangeError,
+    "_FENCED": errors.ProducerFencedError,
+    "PRODUCER_FENCED": errors.ProducerFencedError,
+    "POLICY_VIOLATION": errors.UnsupportedOperationError,
+    "UNSUPPORTED_VERSION": errors.UnsupportedOperationError,
+    "_DESTROY": errors.ClosedError,
+    "_FAIL": errors.EventLogError,
+}
+
+
+def test_every_error_becomes_one_of_ours_in_one_line() -> None:
+    """Whatever librdkafka knows."""
+    assert len(CODES) > 150
+    for name, code in CODES.items():
+        raised = translate(
+            KafkaError(code, "one\nand two"),
+            "reading topic 'cars'",
+            place="kafka://broker:9092",
+            within=10.0,
+        )
+        assert isinstance(raised, errors.EventLogError), name
+        assert "\n" not in str(raised)
+        assert str(raised).startswith("reading topic 'cars': "), name
+        assert repr(pickle.loads(pickle.dumps(raised))) == repr(raised)
+
+
+def test_the_kinds_name_only_codes_that_there_are() -> None:
+    """A slip in a name would go unnoticed otherwise."""
+    from eventlog.kafka import failures
+
+    named = " ".join(failures._CODES.values()).split()
+    assert sorted(set(named)) == sorted(named)
+    assert set(named) <= set(CODES)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_a_caller_can_act_on_has_a_class_of_its_own(name: str) -> None:
+    assert type(translate(KafkaError(CODES[name]), "doing")) is OURS[name]
+    assert type(translate(KafkaException(KafkaError(CODES[name])), "doing")) is OURS[name]
+
+
+def test_an_answer_that_did_not_come_says_what_was_waited_for_and_how_long() -> None:
+    error = translate(
+        KafkaError(KafkaError._TIMED_OUT, "Timed out"),
+        "appending to topic 'cars'",
+        place="kafka://broker:9092",
+        within=2.5,
+    )
+    assert str(error) == (
+        "appending to topic 'cars': no answer from kafka://broker:9092 within 2.5 s (Timed out): "
+        "try again"
+    )
+
+
+def test_a_refused_login_names_the_user_and_not_the_password() -> None:
+    error = translate(
+        KafkaError(KafkaError._AUTHENTICATION, "nope"), "opening", place="kafka://b", user="me"
+    )
+    assert "kafka://b refuses user 'me': check user name and password" in str(error)
+
+
+def test_only_what_may_go_well_a_moment_later_is_tried_again() -> None:
+    passing = {name for name, code in CODES.items() if is_transient(KafkaError(code))}
+    assert {"NOT_LEADER_FOR_PARTITION", "_TRANSPORT", "COORDINATOR_LOAD_IN_PROGRESS"} <= passing
+    assert not passing & {"_FENCED", "_AUTHENTICATION", "UNKNOWN_TOPIC_OR_PART", "_FATAL"}
+
+
+def test_an_exception_without_an_error_inside_is_an_error_all_the_same() -> None:
+    assert kind_of(KafkaException("strange")) is Kind.OTHER
+    assert "strange" in str(translate(KafkaException("strange"), "doing"))

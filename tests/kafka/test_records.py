@@ -1,0 +1,217 @@
+"""Events as Kafka's messages and back: nothing is lost, and nothing strange makes reading fail."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from confluent_kafka import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventlog import Event, UnsupportedOperationError
+from eventlog.event import NO_PROPERTIES, StoredEvent
+from eventlog.kafka.records import (
+    KEY_HEADER,
+    RESERVED,
+    TYPES_HEADER,
+    Headers,
+    from_messages,
+    to_message,
+)
+
+repeatable = settings(derandomize=True, deadline=None)
+
+NOON_MS = 1_700_000_000_123
+PROPERTIES = {
+    "none": None,
+    "bool": True,
+    "int": -(2**63),
+    "large": 2**64 - 1,
+    "float": 0.1,
+    "str": "ä",
+    "bytes": b"\x00\xff",
+    "text as bytes": b"abc",
+    "datetime": datetime(2024, 2, 29, 12, 0, 0, 123456, UTC),
+    "": "empty",
+}
+
+
+def message(
+    value: bytes | None = b"",
+    key: bytes | None = None,
+    headers: Any = None,
+    offset: int = 0,
+    timestamp: int = NOON_MS,
+) -> Message:
+    return Message("cars", 3, offset, key, value, headers, None, (1, timestamp))
+
+
+def sent(headers: Headers | None) -> Any:
+    """Headers as a consumer of librdkafka gives them: bytes."""
+    return headers and [
+        (name, value.encode() if isinstance(value, str) else value) for name, value in headers
+    ]
+
+
+def round_trip(event: Event) -> StoredEvent:
+    value, key, headers = to_message(event.body, event.key, event.properties)
+    (back,) = from_messages("cars", 3, [message(value, key, sent(headers))])
+    return back
+
+
+def test_an_event_comes_back_with_its_types() -> None:
+    for key in (None, "ä", b"ascii", b"\xff", "", b""):
+        event = Event(b"\x00\xff", key, PROPERTIES)
+        back = round_trip(event)
+        assert (back.body, back.key) == (event.body, key)
+        assert type(back.key) is type(key)
+        assert dict(back.properties) == PROPERTIES
+        for name, value in PROPERTIES.items():
+            assert type(back.properties[name]) is type(value), name
+
+
+@repeatable
+@given(
+    st.binary(),
+    st.none() | st.text(max_size=100) | st.binary(max_size=100),
+    st.dictionaries(
+        st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20).filter(
+            lambda name: name not in RESERVED
+        ),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats(allow_nan=False)
+        | st.text(st.characters(codec="utf-8"))
+        | st.binary()
+        | st.datetimes(timezones=st.just(UTC)),
+        max_size=5,
+    ),
+)
+def test_whatever_an_event_is_it_comes_back(body: bytes, key: Any, properties: Any) -> None:
+    back = round_trip(Event(body, key, properties))
+    assert (back.body, back.key, dict(back.properties)) == (body, key, properties)
+    assert {name: type(v) for name, v in back.properties.items()} == {
+        name: type(v) for name, v in properties.items()
+    }
+
+
+def test_other_clients_read_text() -> None:
+    """And need not know of types to do so."""
+    value, key, headers = to_message(b"body", "käy", PROPERTIES)
+    assert (value, key) == (b"body", "käy".encode())
+    read = dict(sent(headers))
+    types = json.loads(read.pop(TYPES_HEADER))
+    assert read == {
+        "none": None,
+        "bool": b"true",
+        "int": b"-9223372036854775808",
+        "large": b"18446744073709551615",
+        "float": b"0.1",
+        "str": "ä".encode(),
+        "bytes": b"\x00\xff",
+        "text as bytes": b"abc",
+        "datetime": b"2024-02-29T12:00:00.123456+00:00",
+        "": b"empty",
+    }
+    assert types == {
+        "bool": "bool",
+        "int": "int",
+        "large": "int",
+        "float": "float",
+        "bytes": "bytes",
+        "text as bytes": "bytes",
+        "datetime": "datetime",
+    }
+
+
+def test_what_needs_no_header_has_none() -> None:
+    """Sending without headers is several times faster."""
+    for key in (None, "key", b"\xff\xfe"):
+        assert to_message(b"", key, NO_PROPERTIES)[2] is None
+        assert to_message(b"", key, None)[2] is None
+    assert to_message(b"", b"text", None)[2] == [(KEY_HEADER, b"bytes")]
+    assert to_message(b"", "key", {"only": "text"})[2] == [("only", "text")]
+
+
+def test_a_name_no_header_can_have_is_refused() -> None:
+    for name in (*RESERVED, "cut\0off"):
+        with pytest.raises(UnsupportedOperationError, match="no property can be named"):
+            to_message(b"", None, {name: 1})
+
+
+def test_a_time_in_another_zone_comes_back_in_utc() -> None:
+    when = datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    back = round_trip(Event(b"", properties={"when": when})).properties["when"]
+    assert back == when
+    assert isinstance(back, datetime)
+    assert back.utcoffset() == timedelta(0)
+
+
+def test_messages_of_other_clients_are_read_as_far_as_they_can_be() -> None:
+    headers = [("text", "ä".encode()), ("binary", b"\xff"), ("twice", b"1"), ("twice", b"2")]
+    text, binary, empty = from_messages(
+        "cars",
+        3,
+        [message(b"v", b"key", headers), message(None, b"\xff", offset=1), message(offset=2)],
+    )
+    assert dict(text.properties) == {"text": "ä", "binary": b"\xff", "twice": "2"}
+    assert (text.key, binary.key, empty.key) == ("key", b"\xff", None)
+    assert (binary.body, binary.properties) == (b"", NO_PROPERTIES)
+
+
+@pytest.mark.parametrize(
+    ("types", "value", "expected"),
+    [
+        (b"not json", b"1", "1"),
+        (b"\xff", b"1", "1"),
+        (b"[" * 100_000, b"1", "1"),
+        (b'{"p":1}', b"1", "1"),
+        (b'{"p":"list"}', b"1", "1"),
+        (b'{"p":"int"}', b"one", "one"),
+        (b'{"p":"int"}', b"9" * 10_000, "9" * 10_000),
+        (b'{"p":"int"}', b"18446744073709551616", "18446744073709551616"),
+        (b'{"p":"int"}', b"\xff", b"\xff"),
+        (b'{"p":"int"}', None, None),
+        (b'{"p":"bool"}', b"yes", "yes"),
+        (b'{"p":"float"}', b"many", "many"),
+        (b'{"p":"datetime"}', b"2024-01-01", "2024-01-01"),
+        (b'{"p":"datetime"}', b"0001-01-01T00:00:00+23:00", "0001-01-01T00:00:00+23:00"),
+        (b'{"q":"int"}', b"1", "1"),
+        (None, b"1", "1"),
+    ],
+)
+def test_headers_that_make_no_sense_are_text_or_bytes(
+    types: bytes | None, value: bytes | None, expected: object
+) -> None:
+    headers = [("p", value), (TYPES_HEADER, types)]
+    (event,) = from_messages("cars", 3, [message(headers=headers)])
+    assert dict(event.properties) == {"p": expected}
+    assert type(event.properties["p"]) is type(expected)
+
+
+@repeatable
+@given(
+    st.none() | st.binary(),
+    st.none() | st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.none() | st.binary())),
+    st.integers(-(2**63), 2**63 - 1),
+)
+def test_no_message_makes_reading_fail(key: Any, headers: Any, timestamp: int) -> None:
+    (event,) = from_messages("cars", 3, [message(b"", key, headers, timestamp=timestamp)])
+    assert event.enqueued_at.utcoffset() == timedelta(0)
+
+
+def test_events_know_where_they_stand_across_gaps_and_times() -> None:
+    places = [(5, 1), (6, 1), (255, 1), (256, 1), (257, 2), (10_000, 2), (10_001, -1), (10_002, 0)]
+    messages = [message(b"%d" % n, offset=n, timestamp=time) for n, time in places]
+    events = from_messages("cars", 3, messages)
+    assert [event.offset for event in events] == [offset for offset, _ in places]
+    assert {(event.topic, event.partition) for event in events} == {("cars", 3)}
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    assert [(event.enqueued_at - epoch) / timedelta(milliseconds=1) for event in events] == [
+        max(time, 0) for _, time in places
+    ]
+    assert from_messages("cars", 3, []) == []
