@@ -152,6 +152,9 @@ class ClosedError(EventLogError):
 class LogBusyError(EventLogError, TimeoutError):
     """Another writer kept the log longer than the caller was willing to wait. Nothing was stored.
 
+    On a cluster: there was no answer in time. Then what was to be stored may be, even later, if the
+    message says so.
+
     Attributes:
         holder: process id of the writer that holds the log, or None where it cannot be told.
     """

@@ -7,7 +7,6 @@ made a moment ago) is tried again within it.
 from __future__ import annotations
 
 import base64
-import concurrent.futures
 import functools
 import time
 import uuid
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from confluent_kafka import (
     OFFSET_INVALID,
     IsolationLevel,
-    KafkaError,
     KafkaException,
     TopicCollection,
 )
@@ -39,6 +37,7 @@ from eventlog.errors import (
     TopicNotFoundError,
     UnsupportedOperationError,
 )
+from eventlog.kafka.asking import answered, is_passing, never_came, pauses, timed_out
 from eventlog.kafka.clients import Clients, Consumer, Producer
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
@@ -57,14 +56,8 @@ LATEST: Final = OffsetSpec.latest()
 Spec: TypeAlias = OffsetSpec | int
 """`EARLIEST`, `LATEST`, or milliseconds since 1970: the first record at or after."""
 
-_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
-"""Seconds between tries; the last again and again."""
-
 _LOGIN_POLL: Final = 0.25
 """Seconds between looks whether the login was refused: librdkafka itself would try for ever."""
-
-_GRACE: Final = 5.0
-"""Seconds that librdkafka gets beyond a time limit, to say itself that it has passed."""
 
 
 class Described(NamedTuple):
@@ -185,7 +178,7 @@ class Cluster(Clients):
             ((_, answer),) = self._ask_for([name], left)
             return self._described(name, answer(left))
 
-        again = _is_passing if patient else is_transient
+        again = is_passing if patient else is_transient
         try:
             return self.retried(f"looking up topic {name!r}", ask, timeout=timeout, again=again)
         except TopicNotFoundError:
@@ -202,7 +195,7 @@ class Cluster(Clients):
         if not names:
             return []
         asked = self._admin.describe_topics(TopicCollection([*names]), request_timeout=left)
-        return [(name, functools.partial(_answer, future)) for name, future in asked.items()]
+        return [(name, functools.partial(answered, future)) for name, future in asked.items()]
 
     def _described(self, name: str, found: TopicDescription | TopicMetadata) -> Described:
         topic_id = _hex(getattr(found, "topic_id", None))
@@ -228,7 +221,7 @@ class Cluster(Clients):
             answers = self._admin.describe_configs(asked, request_timeout=left)
             for resource, answer in answers.items():
                 try:
-                    entries = _answer(answer, left)
+                    entries = answered(answer, left)
                 except KafkaException as error:
                     if kind_of(error) is not Kind.TOPIC_MISSING:
                         raise
@@ -266,13 +259,13 @@ class Cluster(Clients):
                 by_number = {place.partition: future for place, future in futures.items()}
                 for row in rows:
                     answers[row] = by_number[asked[row][0]]
-            found = [_answer(answer, left) for answer in answers]
+            found = [answered(answer, left) for answer in answers]
             if any(one.offset == OFFSET_INVALID for one in found):
-                raise _timed_out()  # librdkafka itself reports no error if no answer came
+                raise timed_out()  # librdkafka itself reports no error if no answer came
             return [OffsetAt(one.offset, one.timestamp) for one in found]
 
         def again(error: KafkaException) -> bool:
-            return _is_passing(error) and self._has(topic, asked)
+            return is_passing(error) and self._has(topic, asked)
 
         return self.retried(
             f"asking for offsets of topic {topic!r}", ask, timeout=timeout, again=again
@@ -296,7 +289,7 @@ class Cluster(Clients):
         writer's open transaction is not shown until that has ended.
         """
         waiting = dict(stops)
-        for pause in _pauses():
+        for pause in pauses():
             partitions = [*waiting]
             found = self.offsets(
                 topic, [(number, LATEST) for number in partitions], timeout=deadline.left()
@@ -372,7 +365,7 @@ class Cluster(Clients):
             )[name],
         )
         deadline = Deadline(self.settings.timeout)
-        for pause in _pauses():
+        for pause in pauses():
             if name not in self.names() or deadline.passed:
                 return
             time.sleep(pause)
@@ -386,7 +379,7 @@ class Cluster(Clients):
             )[name],
         )
         deadline = Deadline(self.settings.timeout)
-        for pause in _pauses():
+        for pause in pauses():
             if self.look_up(name).partitions >= total or deadline.passed:
                 break
             time.sleep(pause)
@@ -411,7 +404,7 @@ class Cluster(Clients):
     def _change(self, doing: str, start: Callable[[float], Any]) -> None:
         if not self._has_controller:
             raise UnsupportedOperationError(f"{doing}: {self.settings.place} has no controller")
-        self.retried(doing, lambda left: _answer(start(left), left), again=_never_came)
+        self.retried(doing, lambda left: answered(start(left), left), again=never_came)
 
     # Trying again
 
@@ -430,7 +423,7 @@ class Cluster(Clients):
             Exception: what else librdkafka's error means.
         """
         deadline = Deadline(self.settings.timeout if timeout is None else timeout)
-        for pause in _pauses():
+        for pause in pauses():
             self.check_process()
             try:
                 result = ask(max(deadline.left(), 0.001))
@@ -444,35 +437,6 @@ class Cluster(Clients):
                 return result
             time.sleep(pause)
         raise AssertionError
-
-
-def _pauses() -> Iterable[float]:
-    yield from _PAUSES
-    while True:
-        yield _PAUSES[-1]
-
-
-def _answer(future: concurrent.futures.Future[Any], left: float) -> Any:
-    try:
-        return future.result(left + _GRACE)
-    except TimeoutError:
-        raise _timed_out() from None
-    except ValueError as error:
-        raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from None  # noqa: SLF001
-
-
-def _timed_out() -> KafkaException:
-    return KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - its name
-
-
-def _is_passing(error: KafkaException) -> bool:
-    """Whether it may be so only because a topic was made, or has moved, a moment ago."""
-    return is_transient(error) or kind_of(error) in (Kind.TOPIC_MISSING, Kind.PARTITION_MISSING)
-
-
-def _never_came(error: KafkaException) -> bool:
-    """Whether a change surely did not happen, so that it may be tried again."""
-    return error_of(error).code() == KafkaError.NOT_CONTROLLER
 
 
 def _hex(topic_id: Any) -> str:

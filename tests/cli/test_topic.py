@@ -204,5 +204,5 @@ def test_locations_of_other_kinds_are_taken_as_the_library_takes_them(
 ) -> None:
     outcome = command.bare("topic", "create", "t", "--log", f"file:{tmp_path / 'other'}")
     assert outcome.code == 0
-    outcome = command.bare("topic", "list", "--log", "kafka://x:1")
-    assert outcome.failed(1, "no engine for kafka:")
+    outcome = command.bare("topic", "list", "--log", "pigeons://x:1")
+    assert outcome.failed(1, "no engine for pigeons:")

@@ -46,9 +46,9 @@ SENDERS: Final = "from tests.crash.hosts_theatre import send; send()"
 """A program that sends to the topic, in several threads, until it is told to stop."""
 
 
-def until(condition: Callable[[], object], what: str = "") -> None:
+def until(condition: Callable[[], object], what: str = "", patience: float = PATIENCE) -> None:
     """Wait for a condition, as long as it may take."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"still waiting: {what}"
         time.sleep(0.01)
@@ -277,7 +277,7 @@ class Theatre:
 
     # The end
 
-    def end(self) -> None:
+    def end(self, patience: float = PATIENCE) -> None:
         """Senders stop, everything is processed, and all leave."""
         self._wake(float("inf"))
         self._senders.say("stop")
@@ -288,7 +288,8 @@ class Theatre:
         for player in self.playing:
             self.wait_for(player.child)
         for cast in self.casts:
-            until(functools.partial(self._is_done, cast), f"{cast.group} gets to the end")
+            done = functools.partial(self._is_done, cast)
+            until(done, f"{cast.group} gets to the end", patience)
         for player in self.playing:
             player.child.send(signal.SIGTERM)
         for player in (*self.playing, *self._leaving):

@@ -96,7 +96,7 @@ def test_hosts_see_that_their_group_is_reset_and_deleted(scene: Scene) -> None:
     assert scene.given() == Counter([*scene.events()] * 2 + again)
 
 
-@on("s3", "postgresql")
+@pytest.mark.soak
 def test_hosts_that_are_killed_stopped_and_woken_lose_nothing_and_double_nothing_they_finished(
     remote: Server, tmp_path: Path, start: Start
 ) -> None:
@@ -106,7 +106,7 @@ def test_hosts_that_are_killed_stopped_and_woken_lose_nothing_and_double_nothing
     casts = [Cast("g", store=url)]
     theatre = Theatre(start, tmp_path / "log", tmp_path / "histories", casts, seed=seed)
     theatre.begin()
-    for _ in range(12):
+    for _ in range(60):
         theatre.strike(ROUGH)
-    theatre.end()
+    theatre.end(patience=1800)  # each event alone, after a death: some calls for each
     theatre.judge(least=10)
