@@ -32,6 +32,7 @@ from confluent_kafka.admin import (
 )
 
 from eventlog.errors import (
+    LogBusyError,
     LogNotFoundError,
     PartitionNotFoundError,
     TopicNotFoundError,
@@ -291,9 +292,11 @@ class Cluster(Clients):
         waiting = dict(stops)
         for pause in pauses():
             partitions = [*waiting]
-            found = self.offsets(
-                topic, [(number, LATEST) for number in partitions], timeout=deadline.left()
-            )
+            asked = [(number, LATEST) for number in partitions]
+            try:
+                found = self.offsets(topic, asked, timeout=deadline.left())
+            except LogBusyError:
+                return False
             for number, at in zip(partitions, found, strict=True):
                 if at.offset >= waiting[number]:
                     del waiting[number]
