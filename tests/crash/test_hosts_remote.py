@@ -13,7 +13,6 @@ import pytest
 
 from tests.crash.hosts_scene import Scene
 from tests.crash.hosts_theatre import Cast, Theatre
-from tests.servers.fixtures import on
 
 if TYPE_CHECKING:
     from tests.conftest import Start
@@ -41,8 +40,11 @@ def test_the_partitions_of_a_killed_host_are_taken_over_when_its_lease_is_over(
     scene.judge()
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["coroutine", "plain function"])
-@on("azurite", "postgresql")
+@pytest.mark.parametrize(
+    ("remote", "plain"),
+    [("azurite", False), ("s3", True), ("google", False), ("postgresql", True)],
+    indirect=["remote"],
+)
 def test_a_host_that_wakes_when_another_has_its_partitions_can_finish_nothing_any_more(
     plain: bool, scene: Scene
 ) -> None:
