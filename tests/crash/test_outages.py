@@ -223,7 +223,7 @@ def test_no_partition_is_taken_from_anyone_where_listings_lag(outage: Outage, pr
     scene.judge()
 
 
-@on("s3", "postgresql")
+@on("s3")
 def test_hosts_work_where_every_call_takes_two_seconds(
     remote: Server, proxy: Proxy, tmp_path: Path, start: Start
 ) -> None:
