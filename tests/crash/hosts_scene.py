@@ -209,6 +209,18 @@ class Scene:
         lags = functools.partial(self.group.lag)
         until(lambda: not any(lag.events for lag in lags().values()), "all is finished")
 
+    def until_stuck_in(self, partition: int) -> None:
+        """Wait until the group has finished everything in all partitions but that one.
+
+        So nobody is stopped between being given an event and noting it.
+        """
+
+        def is_stuck() -> bool:
+            return not any(lag.events for n, lag in self.group.lag().items() if n != partition)
+
+        self.until_opened()
+        until(is_stuck, f"all but partition {partition} is finished")
+
     def beats(self, name: str) -> int:
         """How many heartbeats a host has written."""
         store = self.log.store(self.store or None)

@@ -254,6 +254,8 @@ def test_a_host_that_wakes_when_others_have_its_partitions_can_finish_nothing_an
     scene.send(1, 1, order="block@a")
     scene.send(10)
     scene.hear("a", "blocking 1")
+    if more.get("plain"):
+        scene.until_stuck_in(1)
     zombie = scene.pause("a")
     scene.host("b", **more)
     scene.until_shared("b")
