@@ -490,6 +490,7 @@ def test_a_closed_log_leaves_no_threads(kafka: Kafka) -> None:
     assert threads() == before
 
 
+@pytest.mark.soak
 def test_a_forked_child_is_told_to_open_the_log_anew(kafka: Kafka, log: KafkaLog) -> None:
     """And neither it nor its end touches, or waits for, what is the parent's."""
     topic = log.create_topic(next(names))
