@@ -54,7 +54,8 @@ def test_a_host_that_wakes_when_another_has_its_partitions_can_finish_nothing_an
     scene.send(1, 1, order="block@a")
     scene.send(10)
     scene.hear("a", "blocking 1")
-    scene.until_stuck_in(1)
+    if plain:  # a coroutine that blocks holds up the other partitions too
+        scene.until_stuck_in(1)
     zombie = scene.pause("a")
     scene.host("b", plain=plain)
     scene.until_shared("b")
