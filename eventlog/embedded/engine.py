@@ -9,8 +9,6 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import lmdb
 
 from eventlog import topic_settings as settings
-from eventlog.blobs.opened import OpenedStores
 from eventlog.embedded import keys
 from eventlog.embedded.catalog import (
     LogRecord,
@@ -36,6 +33,8 @@ from eventlog.embedded.storage import Environment, Options
 from eventlog.embedded.ticket import Work
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.embedded.writer import STEP_ROWS, Writer
+from eventlog.engine.log import EngineLog
+from eventlog.engine.topic import refuse_other
 from eventlog.errors import (
     ClosedError,
     LogNotFoundError,
@@ -46,12 +45,9 @@ from eventlog.errors import (
 )
 from eventlog.log import CheckReport, Duration, EventLog, Partitioner, Topic
 from eventlog.names import check_name
-from eventlog.partitioning import PARTITIONERS, partitioner_name
-from eventlog.producer import Producer, close_all
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.consumer import Consumer
     from eventlog.embedded.blobs import EmbeddedBlobs
     from eventlog.embedded.transaction import EmbeddedTransaction
 
@@ -60,10 +56,9 @@ __all__ = ["EmbeddedLog", "open_embedded"]
 T = TypeVar("T")
 
 _MEMORY_FILE_SYSTEM: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory of our own in it
-_PartitionFunction = str | Callable[[bytes, int], int]
 
 
-class EmbeddedLog(EventLog):
+class EmbeddedLog(EngineLog):
     """See `EventLog`. Several of them may share one `Environment` in a process."""
 
     def __init__(
@@ -75,24 +70,16 @@ class EmbeddedLog(EventLog):
         blobs: str | BlobStore | None = None,
         removed_on_close: bool = False,
     ) -> None:
+        super().__init__(blobs, read_only=options.read_only)
         self._location = location
         self.leftovers = False
         self._lock_timeout = options.lock_timeout
-        self._read_only = options.read_only
-        self._functions: dict[str, Callable[[bytes, int], int]] = {}
         self._mutex = threading.Lock()
-        self._stores = OpenedStores()
-        self._blobs = None if blobs is None else self._stores.get(blobs, "blobs")
-        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
-        self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self._removed_on_close = removed_on_close
         self._environment: Environment | None = Environment.acquire(directory, options)
         self._directory = self._environment.directory
         if not self._read_only:
             self.leftovers = self.look(has_deleted)
-
-    def __repr__(self) -> str:
-        return f"<EventLog at {self.location}>"
 
     @property
     def location(self) -> str:
@@ -122,7 +109,6 @@ class EmbeddedLog(EventLog):
         return environment
 
     def now_us(self) -> int:
-        """The log's clock: microseconds since 1970."""
         return self.environment.clock()
 
     def look(self, do: Callable[[lmdb.Transaction], T], /) -> T:
@@ -138,19 +124,6 @@ class EmbeddedLog(EventLog):
         self.refuse_reader()
         wait = self._lock_timeout if timeout is None else settings.seconds(timeout, "timeout")
         return self.environment.committer.run(work, timeout=wait, size=size)
-
-    def refuse_reader(self) -> None:
-        """Refuse to write to what was opened to be read.
-
-        Raises:
-            UnsupportedOperationError: it was.
-        """
-        if self._read_only:
-            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
-
-    def partition_function(self, name: str) -> _PartitionFunction | None:
-        """What places keys under that name, if this process knows it."""
-        return name if name in PARTITIONERS else self._functions.get(name)
 
     # Topics
 
@@ -173,14 +146,12 @@ class EmbeddedLog(EventLog):
             retention_us=settings.retention_us(retention),
             retention_bytes=settings.check_bytes(retention_bytes, "retention_bytes"),
             compression=settings.check_compression(compression),
-            partitioner=partitioner_name(partitioner),
+            partitioner=self.remember(partitioner),
             max_event_bytes=settings.check_count(
                 max_event_bytes, "max_event_bytes", settings.MAX_EVENT_BYTES
             ),
             created_us=self.now_us(),
         )
-        if not isinstance(partitioner, str):
-            self._functions[wanted.partitioner] = partitioner
         if exist_ok and (there := self._find(name)) is not None:
             return self._taken(wanted, there)
         return self._taken(
@@ -189,19 +160,9 @@ class EmbeddedLog(EventLog):
 
     def _taken(self, wanted: TopicRecord, there: tuple[TopicRecord, bytes]) -> Topic:
         """The topic that is there; a warning if it is not quite what was wanted."""
-        record, stored = there
-        _refuse_other(wanted, record)
-        made, asked = EmbeddedTopic(self, record, stored), EmbeddedTopic(self, wanted, b"")
-        differences = [
-            f"{field} is {getattr(made, field)}, not {getattr(asked, field)}"
-            for field in ("retention", "retention_bytes", "compression", "max_event_bytes")
-            if getattr(made, field) != getattr(asked, field)
-        ]
-        if differences:
-            warnings.warn(
-                f"topic {record.name!r} exists and stays as it is: {'; '.join(differences)}",
-                stacklevel=3,
-            )
+        refuse_other(wanted, there[0])
+        made = EmbeddedTopic(self, *there)
+        made.warn_unless(EmbeddedTopic(self, wanted, b""))
         return made
 
     def _find(self, name: str) -> tuple[TopicRecord, bytes] | None:
@@ -241,7 +202,6 @@ class EmbeddedLog(EventLog):
         self.leftovers = False
 
     def handle(self, topic: str | Topic) -> EmbeddedTopic:
-        """A topic of this log, by name or as it is."""
         if isinstance(topic, str):
             topic = self.topic(topic)
         if not isinstance(topic, EmbeddedTopic):
@@ -296,14 +256,6 @@ class EmbeddedLog(EventLog):
         environment = self.environment
         environment.committer.run_alone(lambda: compact(environment), timeout=self._lock_timeout)
 
-    def close(self) -> None:
-        try:
-            close_all(list(self.producers))
-        finally:
-            for consumer in list(self.consumers):
-                consumer.log_closed()
-            self._close()
-
     def _close(self) -> None:
         with self._mutex:
             environment, self._environment = self._environment, None
@@ -327,7 +279,7 @@ def _create(writer: Writer, wanted: TopicRecord, *, exist_ok: bool) -> tuple[Top
         record = TopicRecord.decode(there)
         if not exist_ok:
             raise TopicExistsError(f"topic {wanted.name!r} exists")
-        _refuse_other(wanted, record)
+        refuse_other(wanted, record)
         return record, bytes(there)
     log = read_log_record(writer.transaction)
     fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
@@ -336,14 +288,6 @@ def _create(writer: Writer, wanted: TopicRecord, *, exist_ok: bool) -> tuple[Top
     writer.put(key, stored)
     writer.put(keys.LOG_KEY, LogRecord(next_topic_id=log.next_topic_id + 1).encode())
     return record, stored
-
-
-def _refuse_other(wanted: TopicRecord, there: TopicRecord) -> None:
-    if (wanted.partitions, wanted.partitioner) != (there.partitions, there.partitioner):
-        raise TopicExistsError(
-            f"topic {there.name!r} exists with {there.partitions} partitions and partitioner "
-            f"{there.partitioner!r}; asked for were {wanted.partitions} and {wanted.partitioner!r}"
-        )
 
 
 # Opening

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from eventlog.appending import Columns, check_partition, place_key, sized
+from eventlog.appending import Columns, sized
 from eventlog.embedded import producers
 from eventlog.embedded.append import Part, TopicState, encode_parts
 from eventlog.embedded.producers import ProducerRecord
 from eventlog.embedded.writer import Writer
-from eventlog.errors import PartitionNotFoundError, UnsupportedOperationError
-from eventlog.event import Key, checked_key
+from eventlog.engine.outlet import EngineOutlet
+from eventlog.event import checked_key
 from eventlog.positions import instant
 from eventlog.producing.delivery import Batch
 from eventlog.producing.lots import by_partition
-from eventlog.producing.outlet import Identity, Outlet, Stored
+from eventlog.producing.outlet import Identity, Stored
 
 if TYPE_CHECKING:
     from eventlog.embedded.topic import EmbeddedTopic
@@ -23,38 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedOutlet"]
 
 
-class EmbeddedOutlet(Outlet):
+class EmbeddedOutlet(EngineOutlet):
     """See `Outlet`."""
+
+    _topic: EmbeddedTopic
 
     def __init__(self, topic: EmbeddedTopic) -> None:
         self._topic = topic
-
-    @property
-    def name(self) -> str:
-        return self._topic.name
-
-    @property
-    def max_event_bytes(self) -> int:
-        return self._topic.max_event_bytes
-
-    @property
-    def partitions(self) -> int:
-        return self._topic.partitions
-
-    def partition_of(self, key: Key) -> int:
-        try:
-            return place_key(self._topic.state, key)
-        except UnsupportedOperationError:
-            return place_key(self._topic.refresh(), key)
-
-    def next_partition(self) -> int:
-        return self._topic.state.turns.next()
-
-    def check_partition(self, partition: object) -> int:
-        try:
-            return check_partition(self._topic.state.record, partition)
-        except PartitionNotFoundError:
-            return check_partition(self._topic.refresh().record, partition)
 
     def register(self, producer_id: str) -> Identity:
         topic = self._topic

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 
 from eventlog import topic_settings as settings
-from eventlog.appending import check_expected, check_partition, gather, gather_one
-from eventlog.callbacks import Callback
+from eventlog.appending import check_partition
 from eventlog.embedded import keys
 from eventlog.embedded.append import TopicState
 from eventlog.embedded.appender import Appender
@@ -21,14 +18,13 @@ from eventlog.embedded.outlet import EmbeddedOutlet
 from eventlog.embedded.partition import PartitionView, Tail
 from eventlog.embedded.retention import trim
 from eventlog.embedded.writer import STEP_ROWS, Writer
+from eventlog.engine.topic import EngineTopic
 from eventlog.errors import (
     CorruptBatchError,
     OffsetOutOfRangeError,
-    TopicNotFoundError,
 )
-from eventlog.event import Event, Key, PropertyValue, StoredEvent
-from eventlog.log import Body, Duration, PartitionInfo, Receipt, Topic
-from eventlog.partitioning import KeyPartitioner, RoundRobin
+from eventlog.event import StoredEvent
+from eventlog.log import PartitionInfo
 from eventlog.positions import (
     EARLIEST,
     LATEST,
@@ -40,15 +36,11 @@ from eventlog.positions import (
     of_partition,
     parse,
 )
-from eventlog.producer import Producer
-from eventlog.producing.delivery import Delivery
 
 if TYPE_CHECKING:
-    from eventlog.blobs import BlobStore
-    from eventlog.consumer import Consumer, LostRange
     from eventlog.embedded.engine import EmbeddedLog
     from eventlog.embedded.intake import EmbeddedIntake
-    from eventlog.group import ConsumerGroup
+    from eventlog.embedded.source import EmbeddedSource
 
 __all__ = ["EmbeddedTopic"]
 
@@ -56,17 +48,18 @@ _UNCHANGED: Final[Any] = object()
 _CATCH_UP_SECONDS: Final = 0.5
 
 
-class EmbeddedTopic(Topic):
+class EmbeddedTopic(EngineTopic):
     """See `Topic`."""
+
+    state: TopicState
+    appender: Appender
+    _log: EmbeddedLog
 
     def __init__(self, log: EmbeddedLog, record: TopicRecord, stored: bytes) -> None:
         self._log = log
         self._key = keys.topic_key(record.name)
         self.appender = Appender(self, log)
         self._take_record(record, stored)
-
-    def __repr__(self) -> str:
-        return f"<Topic {self.name!r} of {self.partitions} partitions in {self._log.location}>"
 
     # What it is
 
@@ -78,58 +71,20 @@ class EmbeddedTopic(Topic):
     def id(self) -> str:
         return str(self.state.record.id)
 
-    @property
-    def name(self) -> str:
-        return self.state.record.name
-
-    @property
-    def partitions(self) -> int:
-        return self.state.record.partitions
-
-    @property
-    def retention(self) -> timedelta | None:
-        length = self.state.record.retention_us
-        return None if length is None else timedelta(microseconds=length)
-
-    @property
-    def retention_bytes(self) -> int | None:
-        return self.state.record.retention_bytes
-
-    @property
-    def compression(self) -> str:
-        return self.state.record.compression
-
-    @property
-    def partitioner(self) -> str:
-        return self.state.record.partitioner
-
-    @property
-    def max_event_bytes(self) -> int:
-        return self.state.record.max_event_bytes
-
-    @property
-    def created_at(self) -> datetime:
-        return instant(self.state.record.created_us)
-
     def _take_record(self, record: TopicRecord, stored: bytes) -> None:
-        function = self._log.partition_function(record.partitioner)
-        self.state = TopicState(
-            record,
-            stored,
-            None if function is None else KeyPartitioner(function, record.partitions),
-            RoundRobin(record.partitions),
-        )
+        by_key, turns = self._log.placing(record.partitioner, record.partitions)
+        self.state = TopicState(record, stored, by_key, turns)
 
     def look(self, transaction: lmdb.Transaction | Writer) -> TopicState:
         """What the topic is now; the log may have been changed by another process."""
         stored = transaction.get(self._key)
         state = self.state
         if stored is None:
-            raise self._gone()
+            raise self.gone()
         if stored != state.stored:
             record = TopicRecord.decode(stored)
             if record.id != state.record.id:
-                raise self._gone()
+                raise self.gone()
             self._take_record(record, bytes(stored))
         return self.state
 
@@ -140,48 +95,21 @@ class EmbeddedTopic(Topic):
             self._take_record(state.record, state.stored)  # it was handed in since
         return self.state
 
-    def _gone(self) -> TopicNotFoundError:
-        return TopicNotFoundError(
-            f"topic {self.name!r} was deleted from the log at {self._log.location}"
-        )
+    def partition(self, partition: object) -> int:
+        return check_partition(self.state.record, partition)
 
     # Changing it
 
-    def configure(
-        self,
-        *,
-        retention: Duration | None = _UNCHANGED,
-        retention_bytes: int | None = _UNCHANGED,
-        max_event_bytes: int = _UNCHANGED,
-        compression: Literal["zstd", "none"] = _UNCHANGED,
-    ) -> None:
-        changes: dict[str, Any] = {}
-        if retention is not _UNCHANGED:
-            changes["retention_us"] = settings.retention_us(retention)
-        if retention_bytes is not _UNCHANGED:
-            changes["retention_bytes"] = settings.check_bytes(retention_bytes, "retention_bytes")
-        if max_event_bytes is not _UNCHANGED:
-            changes["max_event_bytes"] = settings.check_count(
-                max_event_bytes, "max_event_bytes", settings.MAX_EVENT_BYTES
-            )
-        if compression is not _UNCHANGED:
-            changes["compression"] = settings.check_compression(compression)
+    def _configure(self, changes: dict[str, Any]) -> None:
         self._change(lambda _: changes)
 
-    def add_partitions(self, count: int) -> None:
-        settings.check_count(count, "count", settings.MAX_PARTITIONS)
-
+    def _add_partitions(self, count: int) -> None:
         def more(record: TopicRecord) -> dict[str, Any]:
             total = record.partitions + count
             settings.check_count(total, "the number of partitions", settings.MAX_PARTITIONS)
             return {"partitions": total}
 
         self._change(more)
-        warnings.warn(
-            f"topic {self.name!r} has {self.partitions} partitions now: keys move to others, and "
-            "a key's events are in order only among those appended since",
-            stacklevel=2,
-        )
 
     def _change(self, changes_to: Any) -> None:
         def work(writer: Writer) -> tuple[TopicRecord, bytes]:
@@ -194,94 +122,15 @@ class EmbeddedTopic(Topic):
 
         self._take_record(*self._log.commit(work))
 
-    # Appending
+    # What producers and consumers stand on
 
-    def append(
-        self,
-        body: Body,
-        *,
-        key: Key | None = None,
-        properties: Mapping[str, PropertyValue] | None = None,
-        partition: int | None = None,
-        expect_next: int | None = None,
-        timeout: Duration | None = None,
-    ) -> Receipt:
-        if expect_next is not None:
-            check_expected(expect_next, partition, key)
-        columns = gather_one(body, key, properties)
-        return self.appender.store(columns, partition, expect_next, timeout)[0]
+    def _outlet(self) -> EmbeddedOutlet:
+        return EmbeddedOutlet(self)
 
-    def append_batch(
-        self,
-        events: Iterable[Event | Body],
-        *,
-        key: Key | None = None,
-        partition: int | None = None,
-        timeout: Duration | None = None,
-    ) -> list[Receipt]:
-        columns = gather(events, key)
-        if not columns.bodies:
-            return []
-        return self.appender.store(columns, partition, None, timeout)
-
-    def producer(
-        self,
-        *,
-        linger: Duration = 0.005,
-        max_batch_events: int = 10_000,
-        max_batch_bytes: int = 2**20,
-        max_buffered_bytes: int = 64 * 2**20,
-        producer_id: str | None = None,
-        on_delivery: Callback[Delivery] | None = None,
-    ) -> Producer:
-        self._log.refuse_reader()
-        producer = Producer(
-            EmbeddedOutlet(self),
-            linger=linger,
-            max_batch_events=max_batch_events,
-            max_batch_bytes=max_batch_bytes,
-            max_buffered_bytes=max_buffered_bytes,
-            producer_id=producer_id,
-            on_delivery=on_delivery,
-        )
-        self._log.producers.add(producer)
-        return producer
-
-    # Consuming
-
-    def consumer(
-        self,
-        *,
-        partitions: int | Iterable[int] | None = None,
-        start: Position | PositionMap = EARLIEST,
-        end: Position | PositionMap | None = None,
-        follow: bool | None = None,
-        group: str | None = None,
-        order: Literal["partition", "time"] = "partition",
-        max_wait: Duration | None = None,
-        prefetch_bytes: int = 8 * 2**20,
-        on_lost: Callback[LostRange] | None = None,
-    ) -> Consumer:
-        from eventlog.consumer import Consumer
+    def _source(self) -> EmbeddedSource:
         from eventlog.embedded.source import EmbeddedSource
-        from eventlog.group import group_store
 
-        consumer = Consumer(
-            EmbeddedSource(self),
-            partitions=partitions,
-            start=start,
-            end=end,
-            follow=follow,
-            group=None
-            if group is None
-            else group_store(self, group, self._log.blobs, clock=self._log.now_us),
-            order=order,
-            max_wait=max_wait,
-            prefetch_bytes=prefetch_bytes,
-            on_lost=on_lost,
-        )
-        self._log.consumers.add(consumer)
-        return consumer
+        return EmbeddedSource(self)
 
     def is_gapless(self) -> bool:
         return True
@@ -290,16 +139,6 @@ class EmbeddedTopic(Topic):
         from eventlog.embedded.intake import EmbeddedIntake
 
         return EmbeddedIntake(self)
-
-    def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:
-        from eventlog.group import ConsumerGroup
-
-        return ConsumerGroup(self, name, self._log.store(store), clock=self._log.now_us)
-
-    def groups(self, store: BlobStore | str | None = None) -> list[ConsumerGroup]:
-        from eventlog.group import groups_of
-
-        return groups_of(self, self._log.store(store))
 
     # Reading
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog import topic_settings as settings
-from eventlog.appending import Columns, check_expected, check_partition, gather, gather_one
 from eventlog.embedded.append import ChangedError, Part, TopicState, receipts, size_of
 from eventlog.embedded.blobs import WriterBlobs
 from eventlog.embedded.catalog import TopicRecord
 from eventlog.embedded.partition import PartitionView
 from eventlog.embedded.writer import Writer
+from eventlog.engine.transaction import Append, EngineTransaction
 from eventlog.errors import (
-    EventTooLargeError,
     OffsetOutOfRangeError,
 )
-from eventlog.event import Event, Key, PropertyValue
 from eventlog.groups.checkpoints import GroupIds, GroupStore
-from eventlog.log import Body, Receipt, Topic
-from eventlog.names import check_name
+from eventlog.log import Receipt, Topic
 from eventlog.positions import instant
-from eventlog.transaction import Fence, Transaction
+from eventlog.transaction import Fence
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
@@ -31,15 +26,6 @@ if TYPE_CHECKING:
     from eventlog.embedded.topic import EmbeddedTopic
 
 __all__ = ["EmbeddedTransaction"]
-
-
-class _Append(NamedTuple):
-    """One call of `append` or `append_batch`."""
-
-    topic: EmbeddedTopic
-    columns: Columns
-    partition: int | None
-    expect_next: int | None
 
 
 class _Prepared(NamedTuple):
@@ -51,66 +37,18 @@ class _Prepared(NamedTuple):
     expect_next: int | None
 
 
-class EmbeddedTransaction(Transaction):
+class EmbeddedTransaction(EngineTransaction["EmbeddedTopic"]):
     """See `Transaction`."""
 
     def __init__(self, log: EmbeddedLog) -> None:
         super().__init__()
         self._log = log
-        self._appends: list[_Append] = []
-        self._checkpoints: dict[tuple[EmbeddedTopic, str, int], int] = {}
-        self._bytes = 0
 
-    def append(
-        self,
-        topic: str | Topic,
-        body: Body,
-        *,
-        key: Key | None = None,
-        properties: Mapping[str, PropertyValue] | None = None,
-        partition: int | None = None,
-        expect_next: int | None = None,
-    ) -> None:
-        if expect_next is not None:
-            check_expected(expect_next, partition, key)
-        self._add(topic, gather_one(body, key, properties), partition, expect_next)
+    def _handle(self, topic: str | Topic) -> EmbeddedTopic:
+        return self._log.handle(topic)
 
-    def append_batch(
-        self,
-        topic: str | Topic,
-        events: Iterable[Event | Body],
-        *,
-        key: Key | None = None,
-        partition: int | None = None,
-    ) -> None:
-        self._add(topic, gather(events, key), partition, None)
-
-    def _add(
-        self, topic: str | Topic, columns: Columns, partition: int | None, expect_next: int | None
-    ) -> None:
-        append = _Append(self._log.handle(topic), columns, partition, expect_next)
-        with self._mutex:
-            self._check_open()
-            if self._bytes + columns.size > settings.MAX_APPEND_BYTES:
-                raise EventTooLargeError(
-                    f"one transaction takes {settings.MAX_APPEND_BYTES:,} bytes of bodies, keys "
-                    f"and properties, this one would have {self._bytes + columns.size:,}"
-                )
-            self._bytes += columns.size
-            if columns.bodies:
-                self._appends.append(append)
-
-    def checkpoint(self, topic: str | Topic, group: str, *, partition: int, offset: int) -> None:
-        if isinstance(offset, bool) or not isinstance(offset, int):
-            raise TypeError(f"an offset is an int, not {type(offset).__name__}: {offset!r:.80}")
-        if offset < 0:
-            raise ValueError(f"a checkpoint is at an offset from 0, not {offset}")
-        handle = self._log.handle(topic)
+    def _require_store(self) -> None:
         self._log.require_own_blobs()
-        where = handle, check_name(group, "group"), check_partition(handle.state.record, partition)
-        with self._mutex:
-            self._check_open()
-            self._checkpoints[where] = max(offset, self._checkpoints.get(where, offset))
 
     # Committing
 
@@ -138,7 +76,7 @@ class EmbeddedTransaction(Transaction):
             for receipt in receipts(each.parts, places)
         ]
 
-    def _prepare(self, append: _Append) -> _Prepared:
+    def _prepare(self, append: Append[EmbeddedTopic]) -> _Prepared:
         state = append.topic.state
         parts = append.topic.appender.prepared(state, append.columns, append.partition)
         return _Prepared(append.topic, state, parts, append.expect_next)

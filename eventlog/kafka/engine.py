@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from eventlog import topic_settings as settings
-from eventlog.blobs.opened import OpenedStores
+from eventlog.engine.log import EngineLog
+from eventlog.engine.topic import refuse_other
 from eventlog.errors import (
     InvalidNameError,
     LogBusyError,
@@ -26,12 +25,9 @@ from eventlog.kafka.topic import KafkaTopic
 from eventlog.kafka.topic_record import TopicRecord, config_of, record_of
 from eventlog.log import CheckReport, Duration, EventLog, Partitioner, Topic
 from eventlog.names import check_name
-from eventlog.partitioning import PARTITIONERS, partitioner_name
-from eventlog.producer import Producer, close_all
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.consumer import Consumer
     from eventlog.kafka.groups import GroupOffsets
     from eventlog.kafka.reading.fetcher import Fetchers
     from eventlog.kafka.writing.producers import Writers
@@ -44,10 +40,8 @@ T = TypeVar("T")
 _HIDDEN: Final = "__"
 """What the names of topics begin with that are the cluster's own."""
 
-_PartitionFunction = str | Callable[[bytes, int], int]
 
-
-class KafkaLog(EventLog):
+class KafkaLog(EngineLog):
     """See `EventLog`.
 
     Attributes:
@@ -57,21 +51,18 @@ class KafkaLog(EventLog):
     """
 
     def __init__(self, settings: Settings, *, blobs: str | BlobStore | None = None) -> None:
+        super().__init__(blobs, read_only=settings.read_only)
         self.settings = settings
         self.generation = 0
-        self._functions: dict[str, Callable[[bytes, int], int]] = {}
         self._mutex = threading.RLock()
         self._parts: dict[str, Any] = {}
-        self._stores = OpenedStores()
-        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
-        self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self.cluster = Cluster(settings)
         self._catalog = Catalog(self.cluster)
-        self.cluster.connect()
-        self._blobs = None if blobs is None else self._stores.get(blobs, "blobs")
-
-    def __repr__(self) -> str:
-        return f"<EventLog at {self.location}>"
+        try:
+            self.cluster.connect()
+        except BaseException:
+            self._stores.close()
+            raise
 
     @property
     def location(self) -> str:
@@ -98,18 +89,8 @@ class KafkaLog(EventLog):
         return time.time_ns() // 1000
 
     def refuse_reader(self) -> None:
-        """Refuse to write to what was opened to be read.
-
-        Raises:
-            UnsupportedOperationError: it was.
-        """
         self.check_open()
-        if self.settings.read_only:
-            raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
-
-    def partition_function(self, name: str) -> _PartitionFunction | None:
-        """What places keys under that name, if this process knows it."""
-        return name if name in PARTITIONERS else self._functions.get(name)
+        super().refuse_reader()
 
     def changed(self) -> None:
         """A topic was changed: what is known of topics is to be looked up anew."""
@@ -186,7 +167,6 @@ class KafkaLog(EventLog):
         max_event_bytes: int = 2**20,
         exist_ok: bool = False,
     ) -> Topic:
-        placed_by = partitioner_name(partitioner)
         wanted = TopicRecord(
             name=_shown_name(name),
             id="",
@@ -194,7 +174,7 @@ class KafkaLog(EventLog):
             retention_us=settings.retention_us(retention),
             retention_bytes=settings.check_bytes(retention_bytes, "retention_bytes"),
             compression=settings.check_compression(compression),
-            partitioner=placed_by,
+            partitioner=self.remember(partitioner),
             max_event_bytes=settings.check_count(
                 max_event_bytes, "max_event_bytes", settings.MAX_EVENT_BYTES
             ),
@@ -202,8 +182,6 @@ class KafkaLog(EventLog):
             created_us=self.now_us(),
             append_time=True,
         )
-        if not isinstance(partitioner, str):
-            self._functions[placed_by] = partitioner
         there = self._find(name)
         if there is None:
             self.refuse_reader()
@@ -251,23 +229,9 @@ class KafkaLog(EventLog):
 
     def _taken(self, wanted: TopicRecord, there: TopicRecord) -> Topic:
         """The topic that is there; a warning if it is not quite what was wanted."""
-        if (wanted.partitions, wanted.partitioner) != (there.partitions, there.partitioner):
-            raise TopicExistsError(
-                f"topic {there.name!r} exists with {there.partitions} partitions and partitioner "
-                f"{there.partitioner!r}; asked for were {wanted.partitions} and "
-                f"{wanted.partitioner!r}"
-            )
-        made, asked = KafkaTopic(self, there), KafkaTopic(self, wanted)
-        differences = [
-            f"{field} is {getattr(made, field)}, not {getattr(asked, field)}"
-            for field in ("retention", "retention_bytes", "compression", "max_event_bytes")
-            if getattr(made, field) != getattr(asked, field)
-        ]
-        if differences:
-            warnings.warn(
-                f"topic {there.name!r} exists and stays as it is: {'; '.join(differences)}",
-                stacklevel=3,
-            )
+        refuse_other(wanted, there)
+        made = KafkaTopic(self, there)
+        made.warn_unless(KafkaTopic(self, wanted))
         return made
 
     def topic(self, name: str) -> Topic:
@@ -287,7 +251,6 @@ class KafkaLog(EventLog):
         self._catalog.forget(found)
 
     def handle(self, topic: str | Topic) -> KafkaTopic:
-        """A topic of this log, by name or as it is."""
         if isinstance(topic, str):
             topic = self.topic(topic)
         if not isinstance(topic, KafkaTopic):
@@ -342,14 +305,8 @@ class KafkaLog(EventLog):
         )
 
     def close(self) -> None:
-        if self.cluster.is_abandoned:  # in a forked child, whose parent uses all that
-            return
-        try:
-            close_all(list(self.producers))
-        finally:
-            for consumer in list(self.consumers):
-                consumer.log_closed()
-            self._close()
+        if not self.cluster.is_abandoned:  # in a forked child, whose parent uses all that
+            super().close()
 
     def _close(self) -> None:
         with self._mutex:

@@ -4,51 +4,41 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import topic_settings as settings
-from eventlog.appending import check_expected, check_partition, gather, gather_one
-from eventlog.callbacks import Callback
+from eventlog.appending import check_partition
 from eventlog.consuming.source import ParsedPosition
+from eventlog.engine.topic import EngineTopic
 from eventlog.errors import (
     OffsetOutOfRangeError,
     PartitionNotFoundError,
-    TopicNotFoundError,
     UnsupportedOperationError,
 )
-from eventlog.event import Event, Key, PropertyValue, StoredEvent
+from eventlog.event import StoredEvent
 from eventlog.kafka.cluster import EARLIEST as FIRST
 from eventlog.kafka.cluster import LATEST as LAST
 from eventlog.kafka.topic_record import TopicRecord, TopicState, config_of
-from eventlog.log import Body, Duration, PartitionInfo, Receipt, Topic
-from eventlog.partitioning import KeyPartitioner, RoundRobin
+from eventlog.kafka.writing.append import Appender
+from eventlog.log import PartitionInfo
 from eventlog.positions import (
     EARLIEST,
     LATEST,
     Anchor,
     Position,
     PositionMap,
-    instant,
     microseconds,
     of_partition,
     parse,
 )
-from eventlog.producer import Producer
-from eventlog.producing.delivery import Delivery
 
 if TYPE_CHECKING:
-    from eventlog.blobs import BlobStore
-    from eventlog.consumer import Consumer, LostRange
-    from eventlog.group import ConsumerGroup
     from eventlog.kafka.engine import KafkaLog
-    from eventlog.kafka.writing.append import Appender
+    from eventlog.kafka.reading.source import KafkaSource
+    from eventlog.kafka.writing.outlet import KafkaOutlet
 
 __all__ = ["KafkaTopic", "TopicRecord", "TopicState"]
-
-_UNCHANGED: Final[Any] = object()
 
 _FRESH_SECONDS: Final = 1.0
 """How long a topic is taken to be what it was."""
@@ -57,20 +47,21 @@ _LOOKED_BACK: Final = (8, *[256] * 16)
 """How many offsets at a time are looked at for the last event, from the end on."""
 
 
-class KafkaTopic(Topic):
+class KafkaTopic(EngineTopic):
     """See `Topic`."""
+
+    state: TopicState
+    appender: Appender
+    _log: KafkaLog
 
     def __init__(self, log: KafkaLog, record: TopicRecord) -> None:
         self._log = log
         self._mutex = threading.Lock()
         self._seen = time.monotonic()
         self._generation = log.generation
-        self._appender: Appender | None = None
+        self.appender = Appender(self)
         self._last: dict[int, tuple[int, StoredEvent | None]] = {}
         self._take_record(record)
-
-    def __repr__(self) -> str:
-        return f"<Topic {self.name!r} of {self.partitions} partitions in {self._log.location}>"
 
     # What it is
 
@@ -83,46 +74,12 @@ class KafkaTopic(Topic):
         return self.state.record.id
 
     @property
-    def name(self) -> str:
-        return self.state.record.name
-
-    @property
-    def partitions(self) -> int:
-        return self.state.record.partitions
-
-    @property
-    def retention(self) -> timedelta | None:
-        length = self.state.record.retention_us
-        return None if length is None else timedelta(microseconds=length)
-
-    @property
-    def retention_bytes(self) -> int | None:
-        return self.state.record.retention_bytes
-
-    @property
-    def compression(self) -> str:
-        return self.state.record.compression
-
-    @property
-    def partitioner(self) -> str:
-        return self.state.record.partitioner
-
-    @property
-    def max_event_bytes(self) -> int:
-        return self.state.record.max_event_bytes
-
-    @property
     def created_at(self) -> datetime:
         """When it was made; 1970 if another program made it, since Kafka does not remember."""
-        return instant(self.state.record.created_us)
+        return super().created_at
 
     def _take_record(self, record: TopicRecord) -> TopicState:
-        function = self._log.partition_function(record.partitioner)
-        self.state = TopicState(
-            record,
-            None if function is None else KeyPartitioner(function, record.partitions),
-            RoundRobin(record.partitions),
-        )
+        self.state = TopicState(record, *self._log.placing(record.partitioner, record.partitions))
         return self.state
 
     def current(self, timeout: float | None = None) -> TopicState:
@@ -144,7 +101,7 @@ class KafkaTopic(Topic):
         found = self._log.cluster.look_up(record.name, timeout=timeout)
         with self._mutex:
             if found.id != record.id:
-                raise self._gone()
+                raise self.gone()
             if found.partitions != self.state.record.partitions:
                 self._take_record(self.state.record._replace(partitions=found.partitions))
             self._seen, self._generation = started, generation
@@ -162,17 +119,12 @@ class KafkaTopic(Topic):
         (record,) = self._log.records([self.name])
         with self._mutex:
             if record.id != self.state.record.id:
-                raise self._gone()
+                raise self.gone()
             known = self._log.partition_function(record.partitioner) is not None
             if record != self.state.record or (known and self.state.partitioner is None):
                 self._take_record(record)
             self._seen, self._generation = started, generation
             return self.state
-
-    def _gone(self) -> TopicNotFoundError:
-        return TopicNotFoundError(
-            f"topic {self.name!r} was deleted from the log at {self._log.location}"
-        )
 
     def partition(self, partition: object) -> int:
         """`partition`, if the topic has it, perhaps since a moment.
@@ -187,25 +139,7 @@ class KafkaTopic(Topic):
 
     # Changing it
 
-    def configure(
-        self,
-        *,
-        retention: Duration | None = _UNCHANGED,
-        retention_bytes: int | None = _UNCHANGED,
-        max_event_bytes: int = _UNCHANGED,
-        compression: Literal["zstd", "none"] = _UNCHANGED,
-    ) -> None:
-        changes: dict[str, Any] = {}
-        if retention is not _UNCHANGED:
-            changes["retention_us"] = settings.retention_us(retention)
-        if retention_bytes is not _UNCHANGED:
-            changes["retention_bytes"] = settings.check_bytes(retention_bytes, "retention_bytes")
-        if max_event_bytes is not _UNCHANGED:
-            changes["max_event_bytes"] = settings.check_count(
-                max_event_bytes, "max_event_bytes", settings.MAX_EVENT_BYTES
-            )
-        if compression is not _UNCHANGED:
-            changes["compression"] = settings.check_compression(compression)
+    def _configure(self, changes: dict[str, Any]) -> None:
         self._log.refuse_reader()
         self.refresh()
         if changes:
@@ -213,131 +147,25 @@ class KafkaTopic(Topic):
         self._log.changed()
         self.refresh()
 
-    def add_partitions(self, count: int) -> None:
-        settings.check_count(count, "count", settings.MAX_PARTITIONS)
+    def _add_partitions(self, count: int) -> None:
         self._log.refuse_reader()
         total = self.refresh().record.partitions + count
         settings.check_count(total, "the number of partitions", settings.MAX_PARTITIONS)
         self._log.cluster.add_partitions(self.name, total)
         self._log.changed()
         self.refresh()
-        warnings.warn(
-            f"topic {self.name!r} has {self.partitions} partitions now: keys move to others, and "
-            "a key's events are in order only among those appended since",
-            stacklevel=2,
-        )
 
-    # Appending
+    # What producers and consumers stand on
 
-    @property
-    def appender(self) -> Appender:
-        """What puts events into it."""
-        if self._appender is None:
-            from eventlog.kafka.writing.append import Appender
-
-            self._appender = Appender(self)
-        return self._appender
-
-    def append(
-        self,
-        body: Body,
-        *,
-        key: Key | None = None,
-        properties: Mapping[str, PropertyValue] | None = None,
-        partition: int | None = None,
-        expect_next: int | None = None,
-        timeout: Duration | None = None,
-    ) -> Receipt:
-        if expect_next is not None:
-            check_expected(expect_next, partition, key)
-        columns = gather_one(body, key, properties)
-        self._log.refuse_reader()
-        return self.appender.store(columns, partition, expect_next, timeout)[0]
-
-    def append_batch(
-        self,
-        events: Iterable[Event | Body],
-        *,
-        key: Key | None = None,
-        partition: int | None = None,
-        timeout: Duration | None = None,
-    ) -> list[Receipt]:
-        columns = gather(events, key)
-        self._log.refuse_reader()
-        if not columns.bodies:
-            return []
-        return self.appender.store(columns, partition, None, timeout)
-
-    def producer(
-        self,
-        *,
-        linger: Duration = 0.005,
-        max_batch_events: int = 10_000,
-        max_batch_bytes: int = 2**20,
-        max_buffered_bytes: int = 64 * 2**20,
-        producer_id: str | None = None,
-        on_delivery: Callback[Delivery] | None = None,
-    ) -> Producer:
-        self._log.refuse_reader()
+    def _outlet(self) -> KafkaOutlet:
         from eventlog.kafka.writing.outlet import KafkaOutlet
 
-        producer = Producer(
-            KafkaOutlet(self),
-            linger=linger,
-            max_batch_events=max_batch_events,
-            max_batch_bytes=max_batch_bytes,
-            max_buffered_bytes=max_buffered_bytes,
-            producer_id=producer_id,
-            on_delivery=on_delivery,
-        )
-        self._log.producers.add(producer)
-        return producer
+        return KafkaOutlet(self)
 
-    # Consuming
-
-    def consumer(
-        self,
-        *,
-        partitions: int | Iterable[int] | None = None,
-        start: Position | PositionMap = EARLIEST,
-        end: Position | PositionMap | None = None,
-        follow: bool | None = None,
-        group: str | None = None,
-        order: Literal["partition", "time"] = "partition",
-        max_wait: Duration | None = None,
-        prefetch_bytes: int = 8 * 2**20,
-        on_lost: Callback[LostRange] | None = None,
-    ) -> Consumer:
-        from eventlog.consumer import Consumer
-        from eventlog.group import group_store
+    def _source(self) -> KafkaSource:
         from eventlog.kafka.reading.source import KafkaSource
 
-        consumer = Consumer(
-            KafkaSource(self),
-            partitions=partitions,
-            start=start,
-            end=end,
-            follow=follow,
-            group=None
-            if group is None
-            else group_store(self, group, self._log.blobs, clock=self._log.now_us),
-            order=order,
-            max_wait=max_wait,
-            prefetch_bytes=prefetch_bytes,
-            on_lost=on_lost,
-        )
-        self._log.consumers.add(consumer)
-        return consumer
-
-    def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:
-        from eventlog.group import ConsumerGroup
-
-        return ConsumerGroup(self, name, self._log.store(store), clock=self._log.now_us)
-
-    def groups(self, store: BlobStore | str | None = None) -> list[ConsumerGroup]:
-        from eventlog.group import groups_of
-
-        return groups_of(self, self._log.store(store))
+        return KafkaSource(self)
 
     # Reading
 

@@ -25,26 +25,32 @@ def test_each_event_is_where_its_receipt_says_though_others_write(kafka_log: Eve
     large = bytes(50_000)
     found: dict[int, bytes] = {}
     mutex = threading.Lock()
-    together = threading.Barrier(3)
 
-    def send(writer: int) -> None:
+    def send(writer: int, together: threading.Barrier) -> None:
         with topic.producer(linger=PATIENCE, max_batch_bytes=32 * 2**20) as producer:
-            deliveries = sent(producer, lambda n: b"%d %d" % (writer, n) + large, 300)
+            deliveries = sent(producer, lambda n: b"%d %d" % (writer, n) + large, 200)
             together.wait(PATIENCE)
             producer.flush()
             places = {delivery.result().offset: n for n, delivery in enumerate(deliveries)}
         with mutex:
             found.update({offset: b"%d %d" % (writer, n) for offset, n in places.items()})
 
-    threads = [threading.Thread(target=send, args=(writer,)) for writer in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    def times_interrupted() -> int:
+        writers = [body[:1] for _, body in sorted(found.items())]
+        return len([1 for one, other in itertools.pairwise(writers) if one != other])
+
+    rounds = 0
+    while times_interrupted() < max(1, 3 * rounds):  # each wrote all of its own without a break
+        assert rounds < 20, "nobody is interrupted"
+        rounds += 1
+        together = threading.Barrier(3)
+        threads = [threading.Thread(target=send, args=(n, together)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
     stored = {offset: body.removesuffix(large) for offset, body in stored_at(topic).items()}
     assert found == stored
-    writers = [body[:1] for _, body in sorted(stored.items())]
-    assert len([1 for one, other in itertools.pairwise(writers) if one != other]) > 2
 
 
 def test_many_events_are_stored_in_order(kafka_log: EventLog) -> None:

@@ -37,8 +37,9 @@ class Appender:
         timeout: Duration | None,
     ) -> list[Receipt]:
         """Place and store events; one receipt for each partition touched."""
-        refuse_expected(expect_next)
         log = self._topic.log
+        log.refuse_reader()
+        refuse_expected(expect_next)
         limit = log.settings.lock_timeout if timeout is None else seconds(timeout, "timeout")
         doing = f"appending to topic {self._topic.name!r}"
         errand = Errand(doing, Deadline(limit), [self._topic])

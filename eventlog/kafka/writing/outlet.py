@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eventlog.appending import check_partition, place_key
-from eventlog.errors import PartitionNotFoundError, UnsupportedOperationError
-from eventlog.event import Key
+from eventlog.engine.outlet import EngineOutlet
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.named import NamedProducer
 from eventlog.kafka.writing.shipment import Shipment
 from eventlog.producing.delivery import Batch
 from eventlog.producing.lots import by_partition
-from eventlog.producing.outlet import Identity, Outlet, Stored
+from eventlog.producing.outlet import Identity, Stored
 
 if TYPE_CHECKING:
     from eventlog.kafka.topic import KafkaTopic
@@ -27,39 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["KafkaOutlet"]
 
 
-class KafkaOutlet(Outlet):
+class KafkaOutlet(EngineOutlet):
     """See `Outlet`."""
+
+    _topic: KafkaTopic
 
     def __init__(self, topic: KafkaTopic) -> None:
         self._topic = topic
         self._named: NamedProducer | None = None
-
-    @property
-    def name(self) -> str:
-        return self._topic.name
-
-    @property
-    def max_event_bytes(self) -> int:
-        return self._topic.max_event_bytes
-
-    @property
-    def partitions(self) -> int:
-        return self._topic.partitions
-
-    def partition_of(self, key: Key) -> int:
-        try:
-            return place_key(self._topic.state, key)
-        except UnsupportedOperationError:
-            return place_key(self._topic.refresh(), key)
-
-    def next_partition(self) -> int:
-        return self._topic.state.turns.next()
-
-    def check_partition(self, partition: object) -> int:
-        try:
-            return check_partition(self._topic.state.record, partition)
-        except PartitionNotFoundError:
-            return check_partition(self._topic.refresh().record, partition)
 
     def register(self, producer_id: str) -> Identity:
         self._named = NamedProducer(self._topic, producer_id)

@@ -7,28 +7,26 @@ With checkpoints it is committed under the transactional id of the one who owns 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.appending import Columns, check_expected, gather, gather_one
+from eventlog.appending import Columns
+from eventlog.engine.transaction import EngineTransaction
 from eventlog.errors import (
-    EventTooLargeError,
     OffsetOutOfRangeError,
     PreconditionFailedError,
     ProducerFencedError,
 )
-from eventlog.event import Event, Key, PropertyValue
+from eventlog.event import Key, PropertyValue
 from eventlog.groups.checkpoints import GroupIds, GroupStore
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.topic_record import TopicRecord
 from eventlog.kafka.writing.append import refuse_expected
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import Shipment
-from eventlog.log import Body, Receipt, Topic
-from eventlog.names import check_name
-from eventlog.topic_settings import MAX_APPEND_BYTES
-from eventlog.transaction import Fence, Transaction
+from eventlog.log import Receipt, Topic
+from eventlog.transaction import Fence
 
 if TYPE_CHECKING:
     from eventlog.kafka.commit_view import CommitView
@@ -36,14 +34,6 @@ if TYPE_CHECKING:
     from eventlog.kafka.topic import KafkaTopic
 
 __all__ = ["KafkaTransaction"]
-
-
-class _Append(NamedTuple):
-    """One call of `append` or `append_batch`."""
-
-    topic: KafkaTopic
-    columns: Columns
-    partition: int | None
 
 
 class _Part(NamedTuple):
@@ -55,65 +45,24 @@ class _Part(NamedTuple):
     events: int
 
 
-class KafkaTransaction(Transaction):
+class KafkaTransaction(EngineTransaction["KafkaTopic"]):
     """See `Transaction`."""
 
     def __init__(self, log: KafkaLog) -> None:
         super().__init__()
         self._log = log
-        self._appends: list[_Append] = []
-        self._checkpoints: dict[tuple[KafkaTopic, str, int], int] = {}
-        self._bytes = 0
 
-    def append(
-        self,
-        topic: str | Topic,
-        body: Body,
-        *,
-        key: Key | None = None,
-        properties: Mapping[str, PropertyValue] | None = None,
-        partition: int | None = None,
-        expect_next: int | None = None,
-    ) -> None:
-        if expect_next is not None:
-            check_expected(expect_next, partition, key)
-            refuse_expected(expect_next)
-        self._add(topic, gather_one(body, key, properties), partition)
+    def _handle(self, topic: str | Topic) -> KafkaTopic:
+        return self._log.handle(topic)
 
-    def append_batch(
-        self,
-        topic: str | Topic,
-        events: Iterable[Event | Body],
-        *,
-        key: Key | None = None,
-        partition: int | None = None,
-    ) -> None:
-        self._add(topic, gather(events, key), partition)
-
-    def _add(self, topic: str | Topic, columns: Columns, partition: int | None) -> None:
-        append = _Append(self._log.handle(topic), columns, partition)
-        with self._mutex:
-            self._check_open()
-            if self._bytes + columns.size > MAX_APPEND_BYTES:
-                raise EventTooLargeError(
-                    f"one transaction takes {MAX_APPEND_BYTES:,} bytes of bodies, keys "
-                    f"and properties, this one would have {self._bytes + columns.size:,}"
-                )
-            self._bytes += columns.size
-            if columns.bodies:
-                self._appends.append(append)
-
-    def checkpoint(self, topic: str | Topic, group: str, *, partition: int, offset: int) -> None:
-        if isinstance(offset, bool) or not isinstance(offset, int):
-            raise TypeError(f"an offset is an int, not {type(offset).__name__}: {offset!r:.80}")
-        if offset < 0:
-            raise ValueError(f"a checkpoint is at an offset from 0, not {offset}")
-        handle = self._log.handle(topic)
+    def _require_store(self) -> None:
         _ = self._log.blobs  # or an error that says that there are none
-        where = handle, check_name(group, "group"), handle.partition(partition)
-        with self._mutex:
-            self._check_open()
-            self._checkpoints[where] = max(offset, self._checkpoints.get(where, offset))
+
+    def _add(
+        self, topic: str | Topic, columns: Columns, partition: int | None, expect_next: int | None
+    ) -> None:
+        refuse_expected(expect_next)
+        super()._add(topic, columns, partition, expect_next)
 
     # Committing
 
