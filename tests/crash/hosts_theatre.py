@@ -49,9 +49,11 @@ SENDERS: Final = "from tests.crash.hosts_theatre import send; send()"
 def until(condition: Callable[[], object], what: str = "", patience: float = PATIENCE) -> None:
     """Wait for a condition, as long as it may take."""
     deadline = time.monotonic() + patience
+    pause = 0.01
     while not condition():
         assert time.monotonic() < deadline, f"still waiting: {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.1)  # to look costs those something that are waited for
 
 
 def document_of(log: EventLog, group: str, store: str = "", topic: str = INPUT) -> GroupDocument:

@@ -93,7 +93,7 @@ def kill_again_and_again(start: Start, file: Path, log_path: Path, kills: int) -
 def test_killed_at_random_moments_and_started_again_it_stores_every_line_once(
     file: Path, log_path: Path, start: Start
 ) -> None:
-    assert kill_again_and_again(start, file, log_path, kills=24) > 0
+    assert kill_again_and_again(start, file, log_path, kills=12) > 0
 
 
 @pytest.mark.soak
