@@ -387,7 +387,7 @@ def test_a_writer_stopped_inside_a_commit_is_named_to_those_who_wait_too_long_fo
     error, seconds = refused_after(topic, timeout)
     assert error.holder == child.pid
     assert str(child.pid) in str(error)
-    assert timeout * 0.9 <= seconds < timeout + 2
+    assert timeout * 0.9 <= seconds < timeout + 10
     child.send(signal.SIGCONT)
     assert child.line() == "1"
     assert topic.append(b"after", timeout=10).offset == 2
@@ -404,7 +404,7 @@ def test_lock_timeout_is_what_an_append_waits_that_says_nothing_else(
         begin = time.monotonic()
         with pytest.raises(LogBusyError, match=str(child.pid)):
             topic.append(b"refused")
-        assert 0.18 <= time.monotonic() - begin < 2
+        assert 0.18 <= time.monotonic() - begin < 10
 
 
 def test_readers_do_not_wait_for_a_stopped_writer(log: EventLog, start: Start) -> None:
