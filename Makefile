@@ -34,8 +34,9 @@ kafka: $(VENV)/dev.installed ## run a broker of Apache Kafka until Control-C; AR
 servers: .servers/azurite-$(AZURITE).installed $(VENV)/dev.installed ## install the servers that tests run against
 	$(BIN)/python -m tests.servers.kafka_jars
 
+# Much of a test is waiting, for a lease to end say: two files at a time.
 test: $(VENV)/dev.installed ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -p no:benchmark --numprocesses=2 --dist=loadfile $(ARGS)
 
 check: $(VENV)/dev.installed ## formatting, lint and types
 	$(BIN)/ruff format --check

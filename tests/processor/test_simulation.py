@@ -1,6 +1,6 @@
 """Random histories of a group of hosts under virtual time; see `tests.processor.simulation`.
 
-``EVENTLOG_SIMULATION_SEEDS`` says how many there are (2000 unless given; 50,000 in `make soak`).
+``EVENTLOG_SIMULATION_SEEDS`` says how many there are (1200 unless given; 50,000 in `make soak`).
 What fails prints its history, and the command that shows all of it again.
 """
 
@@ -32,7 +32,7 @@ from tests.processor.simulation.truth import IDS, decoded
 from tests.processor.test_simulation_mutations import COMING_AND_GOING, MIXED
 
 GIVEN: Final = os.environ.get("EVENTLOG_SIMULATION_SEEDS")
-SEEDS: Final = int(GIVEN or 2000)
+SEEDS: Final = int(GIVEN or 1200)
 SEEDS_OF_SOAK: Final = int(GIVEN or 50_000)
 AT_A_TIME: Final = 100
 
