@@ -35,6 +35,10 @@ NO_PROPERTIES: Final[Mapping[str, PropertyValue]] = MappingProxyType({})
 """What an event without properties has: one empty mapping for all of them."""
 
 _PROPERTY_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, datetime})
+_SOUND_TYPES: Final = _PROPERTY_TYPES - {datetime}
+"""Of these encoding finds what cannot be stored."""
+_SHORT_NAME: Final = MAX_PROPERTY_NAME_BYTES // 4
+"""Characters that have not too many bytes, whichever they are."""
 _INT_RANGE: Final = range(-(2**63), 2**64)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -176,7 +180,8 @@ class StoredEvent(Event, frozen=True, gc=False):
     @property
     def offset(self) -> int:
         """Its position in its partition: 0, 1, 2, ... with no gaps."""
-        return self._stored().first_offset + self._place
+        origin = self._origin
+        return (origin or self._stored()).first_offset + self._place
 
     @property
     def topic(self) -> str:
@@ -191,7 +196,8 @@ class StoredEvent(Event, frozen=True, gc=False):
     @property
     def enqueued_at(self) -> datetime:
         """When the log took it: an aware datetime in UTC; never decreases along a partition."""
-        return self._stored().enqueued_at
+        origin = self._origin
+        return (origin or self._stored()).enqueued_at
 
     def _stored(self) -> Origin:
         if self._origin is None:
@@ -272,22 +278,34 @@ def checked_key(key: object) -> Key:
 
 def checked_properties(properties: object) -> Mapping[str, PropertyValue]:
     """An immutable copy of `properties`, checked; see `Event`."""
+    copy, _ = sized_properties(properties)
+    return MappingProxyType(copy) if copy else NO_PROPERTIES
+
+
+def sized_properties(properties: object) -> tuple[dict[str, PropertyValue], int]:
+    """A copy of `properties`, checked as for an `Event`, and its size in bytes as stored."""
     if properties is None:
-        return NO_PROPERTIES
-    if not isinstance(properties, Mapping):
+        return {}, 0
+    if type(properties) is not dict and not isinstance(properties, Mapping):
         raise TypeError(f"properties is a mapping, not {type(properties).__name__}")
     if not properties:
-        return NO_PROPERTIES
+        return {}, 0
     copy = dict(properties)
     for name, value in copy.items():
-        _check_property(name, value)
-    size = len(_encode(copy))
+        if type(name) is not str or len(name) > _SHORT_NAME or type(value) not in _SOUND_TYPES:
+            _check_property(name, value)
+    try:
+        size = len(_encode(copy))
+    except (ValueError, OverflowError):  # something of a sound type that is not sound
+        for name, value in copy.items():
+            _check_property(name, value)
+        raise
     if size > MAX_PROPERTIES_BYTES:
         raise EventTooLargeError(
             f"properties have at most {MAX_PROPERTIES_BYTES} bytes as stored, these {size}: "
             f"{', '.join(copy)[:80]}"
         )
-    return MappingProxyType(copy)
+    return copy, size
 
 
 def _check_property(name: object, value: object) -> None:

@@ -124,13 +124,19 @@ class ConsumerGroup:
         start = info.beginning_offset
         if finished is not None:
             start = max(start, finished.offset + 1)
-        if start >= info.next_offset:
+        oldest = self._enqueued_at(partition, start, info)
+        if oldest is None:
             return Lag(0, 0.0)
-        age = instant(self._clock()) - self._enqueued_at(partition, start, info)
+        age = instant(self._clock()) - oldest
         return Lag(info.next_offset - start, max(age.total_seconds(), 0.0))
 
-    def _enqueued_at(self, partition: int, start: int, info: PartitionInfo) -> datetime:
-        """The time of the first event from `start` on that can be read; if none can, the last's."""
+    def _enqueued_at(self, partition: int, start: int, info: PartitionInfo) -> datetime | None:
+        """The time of the first event from `start` on that can be read; if none can, the last's.
+
+        None if there is none: there may be nothing but gaps.
+        """
+        if start >= info.next_offset:
+            return None
         while start < info.next_offset:
             try:
                 events = self._topic.read(partition, start, max_events=1)
@@ -139,7 +145,7 @@ class ConsumerGroup:
             except OffsetOutOfRangeError as error:  # it has expired since
                 start = max(error.beginning_offset, start + 1)
             else:
-                return events[0].enqueued_at
+                return events[0].enqueued_at if events else None
         assert info.last_enqueued_at is not None
         return info.last_enqueued_at
 

@@ -32,10 +32,18 @@ from eventlog.errors import (
     EventTooLargeError,
     UnsupportedOperationError,
 )
-from eventlog.event import Key, PropertyValue
+from eventlog.event import Key, PropertyValue, sized_properties
 from eventlog.log import Body, Duration
 from eventlog.producing import endings
-from eventlog.producing.delivery import EVENT_BYTES, Accepted, Batch, Delivery, Parcel, again
+from eventlog.producing.delivery import (
+    EVENT_BYTES,
+    Accepted,
+    Batch,
+    Delivery,
+    Parcel,
+    WithProperties,
+    again,
+)
 from eventlog.producing.outlet import Outlet
 from eventlog.producing.storing import ParcelStorer, ProducerMetrics
 from eventlog.waiting import Completion, on_event_loop
@@ -145,22 +153,23 @@ class Producer(ParcelStorer):
             number = self._places.get(key)
         except TypeError:  # it cannot be a key; said below
             number = None
-        if (
-            number is not None
-            and type(body) is bytes
-            and properties is None
-            and partition is None
-            and sequence is None
-        ):
+        if number is not None and type(body) is bytes and partition is None and sequence is None:
             size = len(body) + EVENT_BYTES
+            row: Any = key
+            if properties is not None:
+                own, more = sized_properties(properties)
+                if own:
+                    row, size = WithProperties(key, own), size + more
             parcel = self._open
             left = parcel.left - size
             if left >= 0:
                 batch = parcel.batches[number]
                 if batch is not None:
                     rows = batch.rows  # before room is taken: those of a later look are others
+                    if row is not key:
+                        batch.has_properties = True
                     parcel.left = left
-                    rows += body, key
+                    rows += body, row
                     end = len(rows)
                     if not parcel.taken or self._in_time(batch, rows, end):
                         return Delivery(batch, end)

@@ -16,6 +16,7 @@ from eventlog import (
     EventLogError,
     ProducerFencedError,
     Topic,
+    UnsupportedOperationError,
 )
 from eventlog.cli import output
 from eventlog.cli.display import show_table
@@ -161,19 +162,29 @@ class _Work:
             except OthersEventsError as error:
                 raise Failure(f"{error}: copy it --as another topic, or --mix them") from error
             self._copies.append(copy)
-        self._require_groups()
+        if self._names is not None:
+            self._require_stores(target, set(self._names))
         self._total = sum(copy.remaining for copy in self._copies)
 
-    def _require_groups(self) -> None:
+    def _require_stores(self, target: EventLog, names: set[str]) -> None:
+        """Refuse what would leave groups behind that are wanted, or that nobody spoke of."""
         store = self._stores["store"]
-        there = {
-            group.name
-            for copy in (self._copies if self._names else ())
-            for group in copy.source.groups(store)
-        }
-        for name in self._names or ():
-            if name not in there:
-                raise Failure(f"there is no group {name!r} to be carried over")
+        try:
+            there = {group.name for copy in self._copies for group in copy.source.groups(store)}
+        except UnsupportedOperationError as error:  # a cluster: who knows whether there are any
+            if names:
+                raise Failure("name the store that SOURCE has its groups in, by --store") from error
+            return
+        if missing := names - there:
+            raise Failure(f"there is no group {min(missing)!r} to be carried over")
+        try:
+            target.store(self._stores["target_store"])
+        except UnsupportedOperationError as error:
+            if there:
+                raise Failure(
+                    f"there are groups, and {target.location} keeps none by itself: name the store "
+                    "they go to by --target-store, or leave them behind with --no-groups"
+                ) from error
 
     def run(self) -> None:
         """Copy all.

@@ -75,6 +75,8 @@ def fetches(
         except OffsetOutOfRangeError as error:
             at = _behind_expired(wanted, at, error)
         else:
+            if not events:
+                return  # what is left are gaps
             yield events
             at = events[-1].offset + 1
             left -= len(events)

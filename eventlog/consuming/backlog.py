@@ -13,6 +13,7 @@ from typing import NamedTuple
 from eventlog.consuming.source import Found, LostRange, Run, Wanted, corrupt
 from eventlog.errors import CorruptBatchError
 from eventlog.event import StoredEvent
+from eventlog.positions import microseconds
 
 __all__ = ["Backlog", "Finished", "Handout"]
 
@@ -264,7 +265,7 @@ class Handout:
                 found.append(Progress(backlog, run.stop, run.enqueued_us))
             elif before < out:
                 assert last is not None
-                found.append(Progress(backlog, last.offset + 1, run.enqueued_us))
+                found.append(Progress(backlog, last.offset + 1, microseconds(last.enqueued_at)))
             before = behind
         return found
 

@@ -164,6 +164,7 @@ class Reader:
             share,
             self._room(),
             each=self._merging.needs_each,
+            by_time=self._merging.needs_each or self.until_us is not None,
         )
 
     def take_in(self, asked: Request, look: Look, now_us: int) -> bool:

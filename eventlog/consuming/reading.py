@@ -5,18 +5,22 @@ Threads and event loops do the same, in the same order. So it is told by one gen
 that itself, an event loop has another thread do it. Whatever a step does may be given up halfway
 and done again: looking changes nothing until what was found is taken in, and the other steps can
 be repeated.
+
+That the log does not answer now (`LogBusyError`) is an error for who has asked for an end, or for
+events within some time. Who follows without end waits in any case, and goes on when it answers.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from eventlog.consuming.reader import Reader
-from eventlog.errors import ClosedError
+from eventlog.errors import ClosedError, LogBusyError
 from eventlog.waiting import Watch, run_soon
 
 if TYPE_CHECKING:
@@ -35,6 +39,16 @@ _PATIENCE_SECONDS: Final = 10.0
 
 _PEEK_SECONDS: Final = 0.002
 """How soon after a look a partition that had nothing is looked at again while others have."""
+
+_AWAY_SECONDS: Final = 0.25
+"""How long who can wait lets the log be that has not answered."""
+
+_TELL_SECONDS: Final = 60.0
+"""How often at most it is logged of a topic that it does not answer, whoever reads it."""
+
+_logger: Final = logging.getLogger("eventlog")
+_told_at: Final[dict[str, float]] = {}
+"""By topic, when that was logged last."""
 
 
 class _Work(NamedTuple):
@@ -101,6 +115,8 @@ class Reading:
         self._next_check = 0.0
         self._next_peek = 0.0
         self._log_closed = False
+        self._is_patient = scope.is_endless and max_wait is None
+        self._is_away = False
 
     # The steps
 
@@ -167,10 +183,13 @@ class Reading:
         if brief:
             most = min(request.max_bytes, self._source.brief_bytes)
             request = request._replace(max_bytes=most, share=min(request.share, most))
-        look = yield _Work(functools.partial(self._source.fetch, request), brief)
+        look = yield self._patiently(functools.partial(self._source.fetch, request), brief=brief)
+        if self._is_away:
+            yield _Wait(self._watches[-1], _AWAY_SECONDS)
+            return True
         changed = self.reader.take_in(request, look, now_us)
         if self._scope.grows and look.partitions > self.reader.count:
-            yield _Work(functools.partial(self._extend, look.partitions))
+            yield self._patiently(functools.partial(self._extend, look.partitions))
             changed = True
         self._next_peek = time.monotonic() + _PEEK_SECONDS
         return changed
@@ -178,7 +197,32 @@ class Reading:
     def _check_claims(self) -> Steps:
         self._next_check = time.monotonic() + CHECK_SECONDS
         if self._claims is not None:
-            yield _Work(self._claims.check)
+            yield self._patiently(self._claims.check)
+
+    def _patiently(self, do: Callable[[], Any], *, brief: bool = False) -> _Work:
+        """Something to be done that may be left for later, if the log does not answer now."""
+        return _Work(functools.partial(self._attempt, do) if self._is_patient else do, brief)
+
+    def _attempt(self, do: Callable[[], Any]) -> Any:
+        try:
+            done = do()
+        except LogBusyError as error:
+            self._is_away = True
+            self._tell_of(error)
+            return None
+        if self._is_away:
+            _logger.info("topic %r is read on", self.topic)
+        self._is_away = False
+        return done
+
+    def _tell_of(self, error: LogBusyError) -> None:
+        now = time.monotonic()
+        if now - _told_at.get(self.topic, -_TELL_SECONDS) >= _TELL_SECONDS:
+            _told_at[self.topic] = now
+            _logger.warning(
+                "%s; who follows the topic waits, and goes on where it was",
+                str(error).removesuffix(": try again"),
+            )
 
     def _wait(self, deadline: float | None) -> Steps:
         """Wait until there is reason to look again, or the deadline is over.

@@ -52,6 +52,11 @@ class Scope:
         """Whether partitions that are added later are read too."""
         return self.follow and self.numbers is None
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether there is always more to come."""
+        return self.follow and self._end is None
+
     def begin(
         self,
         source: Source,

@@ -62,9 +62,10 @@ class Span(NamedTuple):
 
 
 class Run(Protocol):
-    """Events of one partition that follow each other and were enqueued at one time.
+    """Events of one partition that follow each other.
 
-    They may not be decoded yet: what waits in a buffer costs least as it was stored.
+    They were enqueued at one time, unless it was said that this does not matter. They may not be
+    decoded yet: what waits in a buffer costs least as it was stored.
     """
 
     @property
@@ -77,7 +78,7 @@ class Run(Protocol):
 
     @property
     def enqueued_us(self) -> int:
-        """When they were enqueued, in microseconds since 1970."""
+        """When the last of them was enqueued, in microseconds since 1970."""
 
     @property
     def size(self) -> int:
@@ -108,12 +109,14 @@ class Request(NamedTuple):
         max_bytes: at most as many of all: the rest is left for the next look.
         each: of every partition that has any at least one event, whatever the two say; otherwise
             only of the first one.
+        by_time: whether the events of a run must all have been enqueued at one time.
     """
 
     wanted: Sequence[Wanted]
     share: int
     max_bytes: int
     each: bool
+    by_time: bool = False
 
 
 class Found(NamedTuple):

@@ -21,6 +21,7 @@ from typing import Final
 
 from eventlog.consuming.source import LostRange
 from eventlog.copying.reading import batches, event_at, last_events
+from eventlog.copying.recollection import recollected
 from eventlog.errors import CorruptBatchError, EventLogError, TopicExistsError
 from eventlog.event import StoredEvent
 from eventlog.log import Topic
@@ -30,8 +31,10 @@ from eventlog.producing.intake import Inlet, Intake
 
 __all__ = ["CopiedPartition", "OthersEventsError", "PartitionCopy", "copy_name", "is_copy_of"]
 
-STORE_EVENTS: Final = 20_000
-STORE_BYTES: Final = 4 * 2**20
+_COARSE: Final = timedelta(milliseconds=1)
+
+STORE_EVENTS: Final = 50_000
+STORE_BYTES: Final = 8 * 2**20
 """As many events, or bodies of about as many bytes, are stored in one step."""
 
 
@@ -106,11 +109,11 @@ class PartitionCopy:
         name = copy_name(self._source, outcome.partition)
         self._refuse_other_source()
         if outcome.copied_to + 1 >= stop:
-            outcome.target_end = self._end_of_copy(intake.resolution)
+            self._find_end(intake.resolution)
             return outcome
         with closing(intake.open(name, outcome.partition)) as inlet:
-            outcome.copied_to = inlet.last_sequence
-            outcome.target_end = self._end_of_copy(intake.resolution)
+            outcome.copied_to = max(inlet.last_sequence, outcome.copied_to)
+            self._find_end(intake.resolution)
             if outcome.target_end is None and not self._mix:
                 raise self._occupied()
             self._copy(inlet, self._start(), stop)
@@ -132,6 +135,19 @@ class PartitionCopy:
                 f"{ends}, and was copied up to {outcome.copied_to}: it is not what it was then, "
                 "restored from a backup perhaps; make a new copy, under another name"
             )
+
+    def _find_end(self, resolution: timedelta | None) -> None:
+        """Find out where the copy ends in the target.
+
+        What was copied by others, the other way for instance, is as good as copied here.
+        """
+        outcome = self.outcome
+        outcome.target_end = self._end_of_copy(resolution)
+        if outcome.target_end is None and resolution is not None:
+            found = recollected(self._source, self._target, outcome.partition)
+            if found > outcome.copied_to:
+                outcome.copied_to = found
+                outcome.target_end = self._end_of_copy(resolution)
 
     def _end_of_copy(self, resolution: timedelta | None) -> int | None:
         """The offset in the target of the last copied event; None if it is not the last there.
@@ -216,9 +232,17 @@ def is_copy_of(event: StoredEvent, there: list[StoredEvent], resolution: timedel
     copy = there[-1]
     if (copy.body, copy.key, copy.properties) != (event.body, event.key, event.properties):
         return False
-    if resolution is None:
-        return True
-    if (copy.enqueued_at - EPOCH) // resolution == (event.enqueued_at - EPOCH) // resolution:
+    if resolution is None or _ticks(copy, event, resolution) == _ticks(event, event, resolution):
         return True
     is_raised = copy.enqueued_at > event.enqueued_at
     return is_raised and there[:-1] != [] and there[-2].enqueued_at == copy.enqueued_at
+
+
+def _ticks(one: StoredEvent, event: StoredEvent, resolution: timedelta) -> int:
+    """The time of an event, as exactly as the target keeps it, and perhaps the source of `event`.
+
+    Never 0, which a cluster does not keep.
+    """
+    is_whole = event.enqueued_at.microsecond % 1000 == 0
+    tick = max(resolution, _COARSE) if is_whole else resolution
+    return max((one.enqueued_at - EPOCH) // tick, 1)

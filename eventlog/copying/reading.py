@@ -80,17 +80,23 @@ def event_at(topic: Topic, partition: int, start: int) -> StoredEvent | None:
     return None
 
 
-def last_events(topic: Topic, partition: int, count: int) -> list[StoredEvent]:
+def last_events(
+    topic: Topic, partition: int, count: int, *, before: int | None = None
+) -> list[StoredEvent]:
     """The last events of a partition that can be read, at most `count`; there may be fewer.
 
     Offsets at the end may be those of no events, so that it is looked further and further back.
+
+    Args:
+        before: the last ones before that offset.
     """
     info = topic.partition_info(partition)
+    stop = info.next_offset if before is None else before
     reach = count
     while True:
-        start = max(info.next_offset - reach, info.beginning_offset)
+        start = max(stop - reach, info.beginning_offset)
         with contextlib.suppress(OffsetOutOfRangeError):  # it has expired just now
-            events = topic.read(partition, start, max_events=reach)
+            events = topic.read(partition, start, end=before, max_events=reach)
             if len(events) >= count or start == info.beginning_offset:
                 return events[-count:]
         if start == info.beginning_offset:

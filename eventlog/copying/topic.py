@@ -14,6 +14,7 @@ from eventlog.copying.partition import (
     PartitionCopy,
     copy_name,
 )
+from eventlog.copying.recollection import recollected
 from eventlog.copying.through_producer import ProducerIntake
 from eventlog.errors import TopicExistsError, TopicNotFoundError, UnsupportedOperationError
 from eventlog.log import EventLog, Topic
@@ -159,12 +160,13 @@ class TopicCopy:
             return None
 
     def _known(self, there: Topic, intake: Intake) -> list[int]:
-        return [
-            intake.last_sequence(copy_name(self.source, number))
-            if number < there.partitions
-            else -1
-            for number in range(self._partitions())
-        ]
+        """Up to which offset of the source each partition is copied; -1 where nothing is."""
+        known = [-1] * self._partitions()
+        for number in range(min(len(known), there.partitions)):
+            known[number] = intake.last_sequence(copy_name(self.source, number))
+            if known[number] < 0 and intake.resolution is not None:
+                known[number] = recollected(self.source, there, number)
+        return known
 
     def _target(self) -> tuple[Topic, list[int]]:
         """The topic in the target, made as the source is if it was not there; what it has."""
@@ -216,7 +218,7 @@ class TopicCopy:
                 raise OthersEventsError(
                     f"topic {self.name!r} exists at {self._log.location}, with events in partition "
                     f"{number} that are no copies of topic {self.source.name!r} at "
-                    f"{self.source.log.location}"
+                    f"{self.source.log.location}, or copies that were forgotten"
                 )
 
     def _differs(self, there: Topic, what: str, has: object, wanted: object) -> TopicExistsError:
@@ -245,7 +247,7 @@ class TopicCopy:
                 "that retention counts from now on too"
             )
         elif intake.resolution > _FINEST:
-            self._say(f"times of events are kept in steps of {intake.resolution}")
+            self._say(f"times of events are kept in steps of {_described(intake.resolution)}")
 
     def _copy(self, target: Topic, intake: Intake, copied_to: int, end: int) -> None:
         """Copy the next partition."""
@@ -274,6 +276,10 @@ class TopicCopy:
                 f"partition {copied.partition}: offsets {first} to {last} are damaged in the "
                 "source and were not copied"
             )
+
+
+def _described(resolution: timedelta) -> str:
+    return f"{resolution / timedelta(milliseconds=1):g} ms"
 
 
 def _intake(topic: Topic) -> Intake:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
 
-__all__ = ["answered", "is_passing", "never_came", "pauses", "timed_out"]
+__all__ = ["answered", "is_passing", "never_came", "no_leader", "pauses", "timed_out"]
 
 _PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds between tries; the last again and again."""
+
+_SLICE: Final = 0.2
+"""Seconds between looks whether the log was closed meanwhile."""
 
 _GRACE: Final = 5.0
 """Seconds that librdkafka gets beyond a time limit, to say itself that it has passed."""
@@ -26,23 +30,37 @@ def pauses() -> Iterable[float]:
         yield _PAUSES[-1]
 
 
-def answered(future: concurrent.futures.Future[Any], left: float) -> Any:
+def answered(
+    future: concurrent.futures.Future[Any], left: float, check: Callable[[], object]
+) -> Any:
     """What an answer is, that librdkafka should have given within `left` seconds.
+
+    Args:
+        check: called now and then while there is none; raises if nobody needs to wait any more.
 
     Raises:
         KafkaException: it is an error, or did not come.
     """
-    try:
-        return future.result(left + _GRACE)
-    except TimeoutError:
-        raise timed_out() from None
-    except ValueError as error:
-        raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from None  # noqa: SLF001
+    deadline = Deadline(left + _GRACE)
+    while True:
+        try:
+            return future.result(min(deadline.left(), _SLICE))
+        except TimeoutError:
+            if deadline.passed:
+                raise timed_out() from None
+            check()
+        except ValueError as error:
+            raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from None  # noqa: SLF001
 
 
 def timed_out() -> KafkaException:
     """The error for an answer that did not come."""
     return KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - its name
+
+
+def no_leader() -> KafkaException:
+    """The error for a partition that is there, and that nobody answers for just now."""
+    return KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
 
 def is_passing(error: KafkaException) -> bool:

@@ -27,12 +27,15 @@ __all__ = [
     "Owner",
     "Place",
     "Producers",
+    "Published",
     "Seen",
     "Turns",
     "counted",
     "decode_checkpoint",
     "decode_metadata",
+    "document_of",
     "encode_metadata",
+    "kafka_group",
     "moved_on",
     "of_base",
     "owner_of",
@@ -76,6 +79,13 @@ class Offsets(Protocol):
         """
 
 
+class Published(Protocol):
+    """Where checkpoints are shown to Kafka's own tools."""
+
+    def note(self, place: Place, document: StoredCheckpoint) -> None:
+        """A checkpoint is there now. Does not block, and raises nothing."""
+
+
 class Producers(Protocol):
     """Transactional producers, as far as checkpoints are concerned. All of it may block."""
 
@@ -97,6 +107,14 @@ class Place(NamedTuple):
     partition: int
 
 
+def kafka_group(group: str) -> str:
+    """The Kafka group whose offsets are the checkpoints that a group's transactions have made.
+
+    That of the group's own name is anybody's: other clients may be in it, people reset it.
+    """
+    return f"eventlog.group.{group}"
+
+
 class Metadata(msgspec.Struct, frozen=True):
     """What an offset is committed with.
 
@@ -114,6 +132,14 @@ class Metadata(msgspec.Struct, frozen=True):
 decode_metadata: Final = msgspec.json.Decoder(Metadata).decode
 decode_checkpoint: Final = msgspec.json.Decoder(StoredCheckpoint).decode
 encode_metadata: Final = msgspec.json.Encoder().encode
+
+
+def document_of(blob: Blob) -> StoredCheckpoint | None:
+    """What is in a blob; None if that is no checkpoint."""
+    try:
+        return decode_checkpoint(blob.data)
+    except msgspec.DecodeError:
+        return None
 
 
 class Seen(NamedTuple):

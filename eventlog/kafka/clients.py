@@ -7,6 +7,7 @@ those without end, even where it only frees one.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 import time
@@ -29,7 +30,12 @@ T = TypeVar("T")
 _TELLING: Final = frozenset({Kind.NO_ANSWER, Kind.LOGIN, Kind.ENCRYPTION, Kind.NOT_ALLOWED})
 """What may be the reason why something else gets no answer."""
 
+_logger: Final = logging.getLogger("eventlog")
+
 _STALE_SECONDS: Final = 60.0
+
+_ADMINISTRATOR: Final = {"metadata_recovery_strategy": "rebootstrap"}
+"""Without, an administrator whose brokers are all away takes a whole processor for its waiting."""
 
 
 class Consumer(confluent_kafka.Consumer):
@@ -38,6 +44,17 @@ class Consumer(confluent_kafka.Consumer):
 
 class Producer(confluent_kafka.Producer):
     """A producer of librdkafka that can be referred to weakly."""
+
+
+class _Librdkafka:
+    """What librdkafka would write to stderr: whoever calls it is told by an exception."""
+
+    def log(self, _level: int, text: str, *arguments: object) -> None:
+        """What it asks of a logger."""
+        _logger.debug("librdkafka: %s", text % arguments)
+
+
+_LIBRDKAFKA: Final = _Librdkafka()
 
 
 class _Complaint(NamedTuple):
@@ -59,7 +76,9 @@ class Clients:
         self.settings: Final = settings
         self._process: Final = os.getpid()
         self._complaint: _Complaint | None = None
-        self._administrator: AdminClient | None = self._made(AdminClient, settings.client())
+        self._administrator: AdminClient | None = self._made(
+            AdminClient, settings.client(**_ADMINISTRATOR)
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self.settings.place}>"
@@ -86,7 +105,7 @@ class Clients:
 
     def _made(self, kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
         try:
-            client = kind({**config, "error_cb": self._heard})
+            client = kind({**config, "error_cb": self._heard, "logger": _LIBRDKAFKA})
         except KafkaException as error:
             problem = error_of(error)
             if problem.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - that is its name

@@ -7,26 +7,21 @@ made a moment ago) is tried again within it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from confluent_kafka import (
-    OFFSET_INVALID,
-    IsolationLevel,
-    KafkaException,
-    TopicCollection,
-)
-from confluent_kafka import TopicPartition as Place
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
     NewTopic,
-    OffsetSpec,
     TopicDescription,
     TopicMetadata,
 )
@@ -38,12 +33,13 @@ from eventlog.errors import (
     TopicNotFoundError,
     UnsupportedOperationError,
 )
-from eventlog.kafka.asking import answered, is_passing, never_came, pauses, timed_out
+from eventlog.kafka.asking import answered, is_passing, never_came, no_leader, pauses
 from eventlog.kafka.clients import Clients, Consumer, Producer
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
 from eventlog.kafka.group_readers import GroupReaders
 from eventlog.kafka.location import Settings
+from eventlog.kafka.offset_reader import EARLIEST, LATEST, OffsetAt, OffsetReader, Spec
 
 if TYPE_CHECKING:
     from eventlog.kafka.groups import CommittedOffset
@@ -52,10 +48,15 @@ __all__ = ["EARLIEST", "LATEST", "Cluster", "Consumer", "Described", "OffsetAt",
 
 T = TypeVar("T")
 
-EARLIEST: Final = OffsetSpec.earliest()
-LATEST: Final = OffsetSpec.latest()
-Spec: TypeAlias = OffsetSpec | int
-"""`EARLIEST`, `LATEST`, or milliseconds since 1970: the first record at or after."""
+_SET: Final = AlterConfigOpType.SET
+_DELETE: Final = AlterConfigOpType.DELETE
+
+_FIRST_PATIENCE: Final = 2.0
+"""Seconds until what may be asked again is, when the cluster was looked at anew: who has met a
+broker that was just coming back may wait for a controller that it has never heard of.
+"""
+
+_LOOK_AROUND: Final = 1.0
 
 _LOGIN_POLL: Final = 0.25
 """Seconds between looks whether the login was refused: librdkafka itself would try for ever."""
@@ -73,13 +74,6 @@ class Described(NamedTuple):
     partitions: int
 
 
-class OffsetAt(NamedTuple):
-    """What a spec stands for; the time, in milliseconds, is -1 where it was not asked for."""
-
-    offset: int
-    timestamp_ms: int
-
-
 class Cluster(Clients):
     """See the module. Thread-safe.
 
@@ -94,6 +88,7 @@ class Cluster(Clients):
         super().__init__(settings)
         self.id = ""
         self._group_readers: Final = GroupReaders(self)
+        self._offset_reader: Final = OffsetReader(self)
         self._has_controller = True
 
     def close(self) -> None:
@@ -101,6 +96,7 @@ class Cluster(Clients):
         super().close()
         if not self.is_abandoned:
             self._group_readers.close()
+            self._offset_reader.close()
 
     # Asking
 
@@ -196,7 +192,7 @@ class Cluster(Clients):
         if not names:
             return []
         asked = self._admin.describe_topics(TopicCollection([*names]), request_timeout=left)
-        return [(name, functools.partial(answered, future)) for name, future in asked.items()]
+        return [(name, functools.partial(self._answered, future)) for name, future in asked.items()]
 
     def _described(self, name: str, found: TopicDescription | TopicMetadata) -> Described:
         topic_id = _hex(getattr(found, "topic_id", None))
@@ -222,7 +218,7 @@ class Cluster(Clients):
             answers = self._admin.describe_configs(asked, request_timeout=left)
             for resource, answer in answers.items():
                 try:
-                    entries = answered(answer, left)
+                    entries = self._answered(answer, left)
                 except KafkaException as error:
                     if kind_of(error) is not Kind.TOPIC_MISSING:
                         raise
@@ -230,7 +226,8 @@ class Cluster(Clients):
                     found[resource.name] = {k: entry.value or "" for k, entry in entries.items()}
             return found
 
-        return self.retried("asking how topics are set", ask)
+        doing = f"topic {asked[0].name!r} is" if len(asked) == 1 else "topics are"
+        return self.retried(f"asking how {doing} set", ask)
 
     def offsets(
         self,
@@ -248,33 +245,22 @@ class Cluster(Clients):
         Raises:
             TopicNotFoundError, PartitionNotFoundError: there is none.
         """
-        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        deadline = Deadline(self.settings.timeout if timeout is None else timeout)
 
         def ask(left: float) -> list[OffsetAt]:
-            answers: list[Any] = [None] * len(asked)
-            for rows in _without_repeats(asked):
-                specs = {Place(topic, asked[row][0]): _spec(asked[row][1]) for row in rows}
-                futures = self._admin.list_offsets(
-                    specs, isolation_level=level, request_timeout=left
-                )
-                by_number = {place.partition: future for place, future in futures.items()}
-                for row in rows:
-                    answers[row] = by_number[asked[row][0]]
-            found = [answered(answer, left) for answer in answers]
-            if any(one.offset == OFFSET_INVALID for one in found):
-                raise timed_out()  # librdkafka itself reports no error if no answer came
-            return [OffsetAt(one.offset, one.timestamp) for one in found]
+            try:
+                return self._offset_reader.offsets(topic, asked, left, committed=committed)
+            except KafkaException as error:
+                is_missing = is_passing(error) and not is_transient(error)
+                if is_missing and self._has(topic, asked, deadline):
+                    raise no_leader() from error  # what librdkafka remembers is not so any more
+                raise
 
-        def again(error: KafkaException) -> bool:
-            return is_passing(error) and self._has(topic, asked)
+        return self.retried(f"asking for offsets of topic {topic!r}", ask, timeout=deadline.seconds)
 
-        return self.retried(
-            f"asking for offsets of topic {topic!r}", ask, timeout=timeout, again=again
-        )
-
-    def _has(self, topic: str, asked: Sequence[tuple[int, Spec]]) -> bool:
+    def _has(self, topic: str, asked: Sequence[tuple[int, Spec]], deadline: Deadline) -> bool:
         """Yes, or an error: whether the topic has the partitions that could not be found."""
-        found = self.look_up(topic)
+        found = self.look_up(topic, timeout=deadline.left())
         for partition, _ in asked:
             if partition >= found.partitions:
                 raise PartitionNotFoundError(
@@ -388,10 +374,17 @@ class Cluster(Clients):
             time.sleep(pause)
         self.offsets(name, [(number, LATEST) for number in range(total)])
 
-    def set_configs(self, name: str, changes: Mapping[str, str]) -> None:
-        """Change settings of a topic; the others stay."""
+    def set_configs(
+        self, name: str, changes: Mapping[str, str | None], *, try_only: bool = False
+    ) -> None:
+        """Change settings of a topic, all at once; the others stay.
+
+        Args:
+            changes: what they are to be; None for what the cluster has for all topics.
+            try_only: change nothing, but see whether it is allowed.
+        """
         entries = [
-            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            ConfigEntry(key, value, incremental_operation=_DELETE if value is None else _SET)
             for key, value in changes.items()
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
@@ -399,15 +392,20 @@ class Cluster(Clients):
             f"setting topic {name!r}",
             lambda left: next(
                 iter(
-                    self._admin.incremental_alter_configs([resource], request_timeout=left).values()
+                    self._admin.incremental_alter_configs(
+                        [resource], request_timeout=left, validate_only=try_only
+                    ).values()
                 )
             ),
         )
 
+    def _answered(self, answer: Future[Any], left: float) -> Any:
+        return answered(answer, left, self.check_process)
+
     def _change(self, doing: str, start: Callable[[float], Any]) -> None:
         if not self._has_controller:
             raise UnsupportedOperationError(f"{doing}: {self.settings.place} has no controller")
-        self.retried(doing, lambda left: answered(start(left), left), again=never_came)
+        self.retried(doing, lambda left: self._answered(start(left), left), again=never_came)
 
     # Trying again
 
@@ -426,17 +424,23 @@ class Cluster(Clients):
             Exception: what else librdkafka's error means.
         """
         deadline = Deadline(self.settings.timeout if timeout is None else timeout)
+        administrator = self._admin  # if the log is closed meanwhile it still has to answer
+        patience = deadline.seconds if again is never_came else _FIRST_PATIENCE
         for pause in pauses():
             self.check_process()
             try:
-                result = ask(max(deadline.left(), 0.001))
+                result = ask(max(min(deadline.left(), patience), 0.001))
             except KafkaException as error:
-                self._admin.poll(0)
+                administrator.poll(0)
                 if deadline.left() <= pause or not again(error):
                     raise self.error(error, doing, within=deadline.seconds) from error
+                if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
+                    patience *= 2
+                    with contextlib.suppress(KafkaException):
+                        administrator.list_topics(timeout=min(deadline.left(), _LOOK_AROUND))
             else:
                 self._complaint = None
-                self._admin.poll(0)
+                administrator.poll(0)
                 return result
             time.sleep(pause)
         raise AssertionError
@@ -452,20 +456,3 @@ def _hex(topic_id: Any) -> str:
 
 def _from_base64(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def _spec(spec: Spec) -> OffsetSpec:
-    return OffsetSpec.for_timestamp(spec) if isinstance(spec, int) else spec
-
-
-def _without_repeats(asked: Sequence[tuple[int, Spec]]) -> list[list[int]]:
-    """The rows of `asked`, in as few parts as there can be without a partition twice in one."""
-    parts: list[list[int]] = []
-    seen: dict[int, int] = {}
-    for row, (partition, _) in enumerate(asked):
-        part = seen.get(partition, 0)
-        seen[partition] = part + 1
-        if part == len(parts):
-            parts.append([])
-        parts[part].append(row)
-    return parts

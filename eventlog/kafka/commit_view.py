@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
 from confluent_kafka import TopicPartition
 from msgspec.structs import replace
 
 from eventlog.blobs import NOT_MODIFIED, Blob, BlobStore, Listing, NotModified
-from eventlog.errors import PreconditionFailedError, UnsupportedOperationError
+from eventlog.errors import (
+    PreconditionFailedError,
+    StoreUnavailableError,
+    UnsupportedOperationError,
+)
 from eventlog.groups.documents import StoredCheckpoint, encode, new_revision
 from eventlog.kafka.checkpoint import (
     CommittedOffset,
@@ -19,11 +25,16 @@ from eventlog.kafka.checkpoint import (
     Seen,
     decode_checkpoint,
     encode_metadata,
+    kafka_group,
     owner_of,
 )
 from eventlog.kafka.groups import GroupBlobs
 
 __all__ = ["CommitView"]
+
+_TELLS_NOTHING: Final = re.compile(r"groups/.*/group\.json|dead-letters/.*")
+"""What is put at once, whatever becomes of the commit: that there is a group says nothing about
+where it is, nor does an attempt to replay dead letters say that they were."""
 
 _READIES = 3
 """How often a producer is made ready, if it is fenced while the document is looked at."""
@@ -60,6 +71,8 @@ class CommitView(BlobStore):
         self._producers = producers
         self._looks: dict[str, _Look] = {}
         self._wanted: dict[str, tuple[Place, Seen]] = {}
+        self._made: set[str] = set()
+        self._may_be_sent = False
 
     def offsets(self) -> dict[str, list[TopicPartition]]:
         """By Kafka group, what is to be committed.
@@ -71,10 +84,11 @@ class CommitView(BlobStore):
         for name, look in self._looks.items():
             if name not in self._wanted:
                 self._want(look, look.seen.shown())
+        self._may_be_sent = True
         groups: dict[str, list[TopicPartition]] = {}
         for place, seen in self._wanted.values():
             assert seen.committed is not None
-            groups.setdefault(place.group, []).append(
+            groups.setdefault(kafka_group(place.group), []).append(
                 TopicPartition(
                     place.topic,
                     place.partition,
@@ -86,12 +100,20 @@ class CommitView(BlobStore):
 
     def settle(self, *, committed: bool) -> None:
         """They are committed; or they are not, or nobody knows."""
-        for _, seen in self._wanted.values():
+        for place, seen in self._wanted.values():
             if committed:
-                self._blobs.keep(seen._replace(is_certain=True))
+                self._blobs.committed(place, seen._replace(is_certain=True))
             else:
+                self._unmake(seen)
                 self._blobs.forget(seen.blob.name)
         self._blobs.turns.end(self)
+
+    def _unmake(self, seen: Seen) -> None:
+        """Remove a document that was only made for the commit: or the group begins there."""
+        name = seen.blob.name
+        if name in self._made and not self._may_be_sent:
+            with contextlib.suppress(PreconditionFailedError, StoreUnavailableError):
+                self._blobs.base.delete(name, if_match=seen.blob.etag)
 
     def get(self, name: str, *, if_none_match: str | None = None) -> Blob | NotModified | None:
         """See `BlobStore.get`."""
@@ -146,12 +168,11 @@ class CommitView(BlobStore):
         """See `BlobStore.put`."""
         place = self._blobs.place(name)
         if place is None:
-            if not name.endswith("/group.json"):
+            if not _TELLS_NOTHING.fullmatch(name):
                 raise UnsupportedOperationError(
                     f"a Kafka transaction commits checkpoints, and no other blob such as "
                     f"{name!r:.300}"
                 )
-            # That there is a group says nothing about where it is.
             return self._blobs.put(name, data, if_match=if_match, if_absent=if_absent)
         document = decode_checkpoint(data)
         if if_match is None:
@@ -170,6 +191,7 @@ class CommitView(BlobStore):
         document = replace(document, offset=-1, enqueued_at=None)
         data = encode(document)
         etag = self._blobs.base.put(name, data, if_absent=True)
+        self._made.add(name)
         seen = Seen(Blob(name, data, etag, document.updated_at), document)
         look = self._looks[name] = _Look(place, seen, turn)
         return look

@@ -28,7 +28,7 @@ from eventlog.names import check_name
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.kafka.groups import GroupOffsets
+    from eventlog.kafka.group_offsets import GroupOffsets
     from eventlog.kafka.reading.fetcher import Fetchers
     from eventlog.kafka.writing.producers import Writers
     from eventlog.kafka.writing.transaction import KafkaTransaction
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["KafkaLog", "open_kafka"]
 
 T = TypeVar("T")
+
+_MOST_KNOWN: Final = 1000
 
 _HIDDEN: Final = "__"
 """What the names of topics begin with that are the cluster's own."""
@@ -56,6 +58,7 @@ class KafkaLog(EngineLog):
         self.generation = 0
         self._mutex = threading.RLock()
         self._parts: dict[str, Any] = {}
+        self._known: dict[str, KafkaTopic] = {}
         self.cluster = Cluster(settings)
         self._catalog = Catalog(self.cluster)
         try:
@@ -138,7 +141,7 @@ class KafkaLog(EngineLog):
     @property
     def group_offsets(self) -> GroupOffsets:
         """The checkpoints that stand in Kafka's own group offsets."""
-        from eventlog.kafka.groups import GroupOffsets
+        from eventlog.kafka.group_offsets import GroupOffsets
 
         return self._part("group_offsets", GroupOffsets)
 
@@ -180,7 +183,6 @@ class KafkaLog(EngineLog):
             ),
             max_message_bytes=0,
             created_us=self.now_us(),
-            append_time=True,
         )
         there = self._find(name)
         if there is None:
@@ -259,6 +261,25 @@ class KafkaLog(EngineLog):
             raise ValueError(f"{topic!r} is not a topic of the log at {self.location}")
         return topic
 
+    def known(self, name: str) -> KafkaTopic:
+        """A topic by name, looked up the first time only: see `looked_up`.
+
+        So that transactions on an event loop need not wait for the cluster at each append.
+        """
+        return self._known.get(name) or self.looked_up(name)
+
+    def looked_up(self, name: str) -> KafkaTopic:
+        """A topic by name, as it is now; from now on it is the one `known` by it.
+
+        Raises:
+            TopicNotFoundError: there is none.
+        """
+        self._known.pop(name, None)
+        topic = self.handle(name)
+        if len(self._known) < _MOST_KNOWN:
+            self._known[name] = topic
+        return topic
+
     # The log as a whole
 
     def transaction(self) -> KafkaTransaction:
@@ -309,10 +330,13 @@ class KafkaLog(EngineLog):
             super().close()
 
     def _close(self) -> None:
+        offsets: GroupOffsets | None = self._parts.get("group_offsets")
+        if offsets is not None:
+            offsets.close()  # while there is still a cluster to show something to
         with self._mutex:
             self.cluster.close()
             parts, self._parts = self._parts, {}
-        for name in ("fetchers", "writers", "group_offsets"):
+        for name in ("fetchers", "writers"):
             close = getattr(parts.get(name), "close", None)
             if close is not None:
                 close()

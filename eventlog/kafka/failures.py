@@ -130,14 +130,15 @@ def translate(
     """
     problem = error_of(error)
     reason = " ".join(problem.str().removeprefix("Broker: ").removeprefix("Local: ").split())
+    reason = reason.rstrip(".")
     named = f"topic {topic!r}" if topic else "the topic"
+    who = f"user {user!r}" if user else "a client without a user name"
     where = "the partition" if partition is None else f"partition {partition}"
     match kind_of(problem):
         case Kind.NO_ANSWER:
             limit = "" if within is None else f" within {within:g} s"
             return LogBusyError(f"{doing}: no answer from {place}{limit} ({reason}): try again")
         case Kind.LOGIN:
-            who = f"user {user!r}" if user else "a client without a user name"
             return EventLogError(
                 f"{doing}: {place} refuses {who}: check user name and password ({reason})"
             )
@@ -152,11 +153,14 @@ def translate(
             return PartitionNotFoundError(f"{doing}: {named} has no {where.removeprefix('the ')}")
         case kind:
             made, hint = _PLAIN[kind]
-            return made(f"{doing}: {reason}{hint.format(place=place, topic=named)}")
+            return made(f"{doing}: {reason}{hint.format(place=place, topic=named, user=who)}")
 
 
 _PLAIN: Final[dict[Kind, tuple[type[EventLogError], str]]] = {
-    Kind.NOT_ALLOWED: (EventLogError, ": {place} does not allow it: have the right granted"),
+    Kind.NOT_ALLOWED: (
+        EventLogError,
+        ": {place} does not allow {user} that: have the right granted",
+    ),
     Kind.TOPIC_EXISTS: (TopicExistsError, ""),
     Kind.BAD_NAME: (InvalidNameError, ""),
     Kind.TOO_LARGE: (EventTooLargeError, ": more than {topic} takes (max.message.bytes)"),

@@ -11,15 +11,20 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Place
 
 from eventlog.kafka.clients import Clients, Consumer
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.failures import Kind, error_of, kind_of
 
 if TYPE_CHECKING:
     from eventlog.kafka.groups import CommittedOffset
 
 __all__ = ["GroupReaders"]
+
+_FIRST_PATIENCE: Final = 0.5
+"""Seconds."""
 
 _MOST_KEPT: Final = 16
 """Consumers that are kept for the next question; each has a few threads that sleep."""
@@ -55,7 +60,7 @@ class GroupReaders:
 
         consumer = self._take((group, stable))
         try:
-            places = consumer.committed([Place(topic, number) for number in partitions], timeout)
+            places = self._ask(consumer, [Place(topic, number) for number in partitions], timeout)
         except BaseException:
             consumer.close()
             raise
@@ -68,6 +73,27 @@ class GroupReaders:
             for place in places
             if place.offset >= 0
         }
+
+    def _ask(self, consumer: Consumer, places: list[Place], timeout: float) -> list[Place]:
+        """What is committed; asked for longer and longer.
+
+        That the coordinator says no librdkafka tells who polls, and has who asked wait for nothing.
+        """
+        deadline = Deadline(timeout)
+        patience = _FIRST_PATIENCE
+        while True:
+            try:
+                return consumer.committed(places, max(min(deadline.left(), patience), 0.001))
+            except KafkaException as error:
+                told = consumer.poll(0)
+                refusal = None if told is None else told.error()
+                if refusal is not None and kind_of(refusal) is Kind.NOT_ALLOWED:
+                    raise KafkaException(refusal) from None
+                self._clients.check_process()
+                timed_out = error_of(error).code() == KafkaError._TIMED_OUT  # noqa: SLF001
+                if deadline.passed or not timed_out:
+                    raise
+                patience *= 2
 
     def _take(self, kind: tuple[str, bool]) -> Consumer:
         with self._mutex:

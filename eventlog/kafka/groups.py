@@ -3,7 +3,7 @@
 A group's documents are in a blob store that its hosts share, here as with every engine. Kafka
 cannot commit a blob together with events; but it can commit the offsets of a Kafka group. So
 `GroupBlobs` stands in front of the store. Where transactions have checkpointed a partition, its
-checkpoint is the document, moved on to the offset that Kafka's group of that name has. Whoever
+checkpoint is the document, moved on to the offset that a Kafka group has (`kafka_group`). Whoever
 reads it sees one checkpoint.
 
 Who may commit offsets is fenced as follows. Transactions with checkpoints have a *transactional
@@ -35,10 +35,12 @@ The etag of a document with producers has the offset in it, and a swap compares 
 offset moves between the comparison and the swap 2 and 8 exclude, or 4 finds out.
 
 Offsets of a Kafka group that nobody uses are deleted after a while (``offsets.retention.minutes``,
-a week mostly). When a partition is closed in good order its document has the offset as well.
+a week mostly). So the document gets the offset as well when a partition is closed in good order,
+and when it has rested for some minutes (`GroupBlobs.write_down`).
 
-What this module deliberately does not do: hold producers; those are
-`eventlog.kafka.writing.producers`.
+What this module deliberately does not do: hold producers, those are
+`eventlog.kafka.writing.producers`; show anything to Kafka's own tools, that is
+`eventlog.kafka.published`.
 """
 
 from __future__ import annotations
@@ -51,7 +53,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
@@ -68,10 +69,13 @@ from eventlog.kafka.checkpoint import (
     Offsets,
     Place,
     Producers,
+    Published,
     Seen,
     Turns,
     counted,
     decode_checkpoint,
+    document_of,
+    kafka_group,
     moved_on,
     of_base,
     owner_of,
@@ -80,11 +84,10 @@ from eventlog.kafka.checkpoint import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eventlog.kafka.commit_view import CommitView
-    from eventlog.kafka.engine import KafkaLog
+    from eventlog.kafka.later import Later
     from eventlog.waiting import Watch
 
-__all__ = ["CommittedOffset", "GroupBlobs", "GroupOffsets"]
+__all__ = ["CommittedOffset", "GroupBlobs"]
 
 _CHECKPOINT: Final = re.compile(
     r"groups/(?P<log>[^/]+)/(?P<topic>[^/]+)/(?P<group>[^/]+)/checkpoints/(?P<partition>[0-9]{1,6})\.json"
@@ -95,6 +98,10 @@ _PATIENCE: Final = 2.0
 ends when Kafka loses patience, or when the next owner fences it, who looks before."""
 
 _MOST_TICKETS: Final = 1000
+
+_AT_REST: Final = 600.0
+"""Seconds after its last transaction that a checkpoint is written down: less than any cluster keeps
+offsets."""
 
 
 class _Put:
@@ -109,6 +116,8 @@ class GroupBlobs(BlobStore):
         log_id: whose groups it is about; all else passes through.
         offsets: where the offsets are.
         producers: gives the producers, when they are needed.
+        later: writes down what rests.
+        published: what is told of each checkpoint.
 
     Attributes:
         turns: whose it is to move a checkpoint.
@@ -120,12 +129,17 @@ class GroupBlobs(BlobStore):
         log_id: str,
         offsets: Offsets,
         producers: Callable[[], Producers],
+        *,
+        later: Later | None = None,
+        published: Published | None = None,
     ) -> None:
         self.base: Final = base
         self.turns: Final = Turns()
         self._log_id = log_id
         self._offsets = offsets
         self._producers = producers
+        self._later = later
+        self._published = published
         self._mutex = threading.Lock()
         self._seen: dict[str, Seen] = {}
         self._tickets: dict[str, str] = {}
@@ -158,13 +172,25 @@ class GroupBlobs(BlobStore):
     ) -> str:
         """See `BlobStore.put`."""
         place = self.place(name)
-        since = self.turns.now(name)
-        known = self._known(name, place, if_match) if place is not None and if_match else None
-        if place is None or known is None or not known.document.producers:
+        if place is None:
             return self.base.put(name, data, if_match=of_base(if_match), if_absent=if_absent)
-        if known.merged().etag != if_match:
-            raise PreconditionFailedError(f"the blob {name!r} has changed; expected was {if_match}")
-        document = decode_checkpoint(data)
+        since = self.turns.now(name)
+        known = self._known(name, place, if_match) if if_match else None
+        if known is None or not known.document.producers:
+            etag = self.base.put(name, data, if_match=of_base(if_match), if_absent=if_absent)
+        else:
+            if known.merged().etag != if_match:
+                raise PreconditionFailedError(
+                    f"the blob {name!r} has changed; expected was {if_match}"
+                )
+            etag = self._replace(place, known, decode_checkpoint(data), since)
+        if self._published is not None:
+            self._published.note(place, decode_checkpoint(data))
+        return etag
+
+    def _replace(self, place: Place, known: Seen, document: StoredCheckpoint, since: int) -> str:
+        """Put a document in place of one that names producers."""
+        name = known.blob.name
         if owner_of(document) != owner_of(known.document):
             return self._take_over(place, known, document)
         shown = known.shown()
@@ -250,7 +276,7 @@ class GroupBlobs(BlobStore):
         known = self._seen.get(name)
         found = self.base.get(name, if_none_match=None if known is None else known.blob.etag)
         if isinstance(found, Blob):
-            document = _document_of(found)
+            document = document_of(found)
             if document is None:
                 return found  # damaged, or of another time: whoever asked says so
             seen = Seen(found, document)
@@ -299,6 +325,38 @@ class GroupBlobs(BlobStore):
         with self._mutex:
             self._seen[seen.blob.name] = seen
         return seen
+
+    def committed(self, place: Place, seen: Seen) -> None:
+        """A transaction of this process has moved it, so that it is so now."""
+        self.keep(seen)
+        if self._published is not None:
+            self._published.note(place, seen.shown())
+        self._write_down_later(seen.blob.name)
+
+    def _write_down_later(self, name: str) -> None:
+        def when_it_rests() -> None:
+            try:
+                self.write_down(name)
+            except StoreUnavailableError:
+                self._write_down_later(name)
+
+        if self._later is not None:
+            self._later.after(_AT_REST, (self, name), when_it_rests)
+
+    def write_down(self, name: str) -> None:
+        """Write into the document where this process' transactions have moved the checkpoint.
+
+        As its owner might at any time: so the offset may be lost then. If another comes before,
+        it does so as well.
+        """
+        seen = self._seen.get(name)
+        if seen is None or not (seen.is_own and seen.is_certain):
+            return
+        shown = seen.shown()
+        if shown.offset > seen.document.offset:
+            data = encode(replace(shown, revision=new_revision()))
+            with contextlib.suppress(PreconditionFailedError):
+                self.put(name, data, if_match=seen.merged().etag)
 
     def forget(self, name: str) -> None:
         """Nobody knows what it is now."""
@@ -389,6 +447,7 @@ class GroupBlobs(BlobStore):
     def _committed(
         self, group: str, topic: str, partitions: Sequence[int], *, stable: bool
     ) -> dict[int, CommittedOffset]:
+        group = kafka_group(group)
         if not stable:
             with contextlib.suppress(LogBusyError):
                 return self._offsets.committed(group, topic, partitions, timeout=_PATIENCE)
@@ -411,47 +470,6 @@ class GroupBlobs(BlobStore):
                     self._tickets.clear()
                 self._tickets[transactional_id] = ticket
         return ticket
-
-
-class GroupOffsets:
-    """The checkpoints of a log's groups, as far as they stand in Kafka's own group offsets."""
-
-    def __init__(self, log: KafkaLog) -> None:
-        self._log = log
-        self._mutex = threading.Lock()
-        self._over: dict[int, GroupBlobs] = {}
-
-    def over(self, store: BlobStore) -> GroupBlobs:
-        """A store, with the offsets in front; the same one each time."""
-        if isinstance(store, GroupBlobs):
-            return store
-        with self._mutex:
-            found = self._over.get(id(store))
-            if found is None:
-                log = self._log
-                found = GroupBlobs(store, log.id, log.cluster, lambda: log.writers.transactional)
-                self._over[id(store)] = found
-            return found
-
-    def view(self, producers: Producers, store: BlobStore | None = None) -> CommitView:
-        """A group's store inside one commit.
-
-        Args:
-            store: which; the log's own if it is None.
-
-        Raises:
-            UnsupportedOperationError: there is none.
-        """
-        from eventlog.kafka.commit_view import CommitView
-
-        return CommitView(self.over(self._log.store(store)), producers)
-
-
-def _document_of(blob: Blob) -> StoredCheckpoint | None:
-    try:
-        return decode_checkpoint(blob.data)
-    except msgspec.DecodeError:
-        return None
 
 
 def _renewed(seen: Seen) -> StoredCheckpoint:

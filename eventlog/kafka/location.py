@@ -55,9 +55,11 @@ _COMMON: Final[Mapping[str, Any]] = {
     "log_level": 2,  # failures become exceptions; what librdkafka logs would repeat them on stderr
     "metadata.recovery.strategy": "none",  # the other one can leave calls hanging (librdkafka 5456)
     "reconnect.backoff.max.ms": 1000,  # a broker that was restarted is found within a second
+    # A connection that was begun while a broker was away may hang for as long once it is back.
+    "socket.connection.setup.timeout.ms": 5000,
     "socket.keepalive.enable": True,
 }
-_AS_WRITTEN: Final = frozenset({"log_level", "oauth_cb"})
+_AS_WRITTEN: Final = frozenset({"log_level", "oauth_cb", "on_commit"})
 """The names librdkafka's options have that are spelled with an underscore."""
 
 
@@ -73,6 +75,7 @@ class Settings:
         lock_timeout: seconds that appends and transactions take at most.
         read_only: whether nothing may be written.
         replication_factor: of topics that are made; None leaves it to the cluster.
+        publish_checkpoints: whether each is shown to Kafka's own tools.
     """
 
     config: Mapping[str, Any] = field(repr=False)
@@ -82,6 +85,7 @@ class Settings:
     lock_timeout: float = 30.0
     read_only: bool = False
     replication_factor: int | None = None
+    publish_checkpoints: bool = False
 
     def client(self, **more: Any) -> dict[str, Any]:
         """The settings of one client, with `more`: dots in names are written as underscores."""
@@ -99,7 +103,8 @@ def parse_location(
 
     Args:
         options: ``timeout`` (seconds), ``replication_factor``, ``tls`` (whether to encrypt),
-            ``user``, ``password``; every other is librdkafka's, with underscores for dots.
+            ``publish_checkpoints``, ``user``, ``password``; every other is librdkafka's, with
+            underscores for dots.
 
     Raises:
         ValueError: the location is of another form; an option is out of range, or set by the
@@ -122,6 +127,7 @@ def parse_location(
         replication = check_count(
             _number(replication, "replication_factor"), "replication_factor", 1000
         )
+    publish = _flag(given.pop("publish.checkpoints", False), "publish_checkpoints")
     config = _config(servers, given)
     return Settings(
         config=config,
@@ -131,6 +137,7 @@ def parse_location(
         lock_timeout=min(seconds(lock_timeout, "lock_timeout"), _LONGEST_WAIT),
         read_only=read_only,
         replication_factor=replication,
+        publish_checkpoints=publish,
     )
 
 

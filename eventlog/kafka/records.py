@@ -10,8 +10,8 @@ UTF-8), each property a header, whose value is text::
 
 Which property is of which type, one header tells, ``eventlog-types``: a JSON object from names to
 ``bool``, ``int``, ``float``, ``bytes`` or ``datetime``, of those that are none of ``str`` and None.
-A key that is ``bytes`` but would pass for text has the header ``eventlog-key: bytes``. An event
-without properties and with a ``str`` key therefore has no headers at all.
+A key that is ``bytes`` but would pass for text has the header ``eventlog-key: bytes``, as the last
+one. An event without properties and with a ``str`` key therefore has no headers at all.
 
 Messages of other clients are read as far as they can be: headers and keys that are UTF-8 are
 ``str`` and others ``bytes``; of headers of the same name the last counts; a value that is missing
@@ -24,14 +24,14 @@ What this module deliberately does not do: compare sizes with limits, or place e
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import repeat
-from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from itertools import chain, cycle, islice, repeat
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from eventlog.errors import UnsupportedOperationError
 from eventlog.event import (
@@ -42,22 +42,32 @@ from eventlog.event import (
     PropertyValue,
     StoredEvent,
 )
-from eventlog.positions import LAST_INSTANT_US, instant
+from eventlog.kafka.origin import OwnOrigin, instant_ms
+from eventlog.kafka.properties import KEY_HEADER, TYPES_HEADER, HeaderProperties, ReadHeaders
+from eventlog.positions import LAST_INSTANT_US
 
-__all__ = ["KEY_HEADER", "RESERVED", "TYPES_HEADER", "Headers", "from_messages", "to_message"]
+__all__ = [
+    "KEY_HEADER",
+    "RESERVED",
+    "TYPES_HEADER",
+    "Decoded",
+    "Headers",
+    "decoded",
+    "from_messages",
+    "to_headers",
+    "to_message",
+]
 
-Headers: TypeAlias = list[tuple[str, bytes | str | None]]
+Headers: TypeAlias = dict[str, bytes | str | None]
+"""As librdkafka is given them, in this order."""
 
-TYPES_HEADER: Final = "eventlog-types"
-KEY_HEADER: Final = "eventlog-key"
 RESERVED: Final = frozenset({TYPES_HEADER, KEY_HEADER})
 """The names no property can have."""
 
+_PLACES: Final = range(EVENTS_PER_ORIGIN)
 _LAST_MS: Final = LAST_INSTANT_US // 1000
-_INTEGERS: Final = range(-(2**63), 2**64)
-_LONGEST_INTEGER: Final = 20  # characters of -2**63, and of 2**64 - 1
+_KEY_IS_BYTES: Final = (KEY_HEADER, b"bytes")
 _encode: Final = msgspec.json.Encoder().encode
-_decode_types: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 # --- to messages ----------------------------------------------------------------------------------
@@ -71,33 +81,60 @@ def to_message(
     Raises:
         UnsupportedOperationError: a property has a name that no header can have.
     """
-    headers: Headers | None = _headers(properties) if properties else None
+    headers = to_headers(properties) if properties else None
     if key is None:
         return body, None, headers
     if isinstance(key, str):
         return body, str.encode(key), headers
     if _text_or_none(key) is not None:
-        headers = [*(headers or ()), (KEY_HEADER, b"bytes")]
+        headers = {**(headers or {}), KEY_HEADER: b"bytes"}
     return body, bytes(key), headers
 
 
-def _headers(properties: Mapping[str, PropertyValue]) -> Headers:
-    headers: Headers = []
-    types: dict[str, str] = {}
-    for name, value in properties.items():
+def to_headers(properties: Mapping[str, PropertyValue]) -> Headers:
+    """The headers of properties that were checked; see `to_message`."""
+    kinds = (*properties, *map(type, properties.values()))
+    plan = _plans.get(kinds) or _plan(kinds)
+    headers: dict[str, Any] = dict(properties)
+    for name, write in plan.writers:
+        headers[name] = write(headers[name])
+    if plan.types is not None:
+        headers[TYPES_HEADER] = plan.types
+    return headers
+
+
+class _Plan(NamedTuple):
+    """How properties of certain names and types become headers: mostly those of the event before.
+
+    Attributes:
+        writers: by name, of those values that are not written as they are.
+        types: the header that tells of types.
+    """
+
+    writers: list[tuple[str, Callable[[Any], bytes | str]]]
+    types: bytes | None
+
+
+_plans: Final[dict[tuple[Any, ...], _Plan]] = {}
+_MOST_PLANS: Final = 256
+
+
+def _plan(kinds: tuple[Any, ...]) -> _Plan:
+    """The plan for names, and as many types behind them."""
+    names, types = kinds[: len(kinds) // 2], kinds[len(kinds) // 2 :]
+    for name in names:
         if name in RESERVED or "\0" in name:  # librdkafka would cut it there
             raise UnsupportedOperationError(
                 f"no property can be named {name!r} on a Kafka cluster: give it another name"
             )
-        kind = type(value).__name__
-        if value is None or kind == "str":
-            headers.append((name, value))  # type: ignore[arg-type]
-        else:
-            headers.append((name, _WRITERS[kind](value)))
-            types[name] = kind
-    if types:
-        headers.append((TYPES_HEADER, _encode(types)))
-    return headers
+    pairs = [*zip(names, types, strict=True)]
+    told = {name: kind.__name__ for name, kind in pairs if kind not in (str, type(None))}
+    writers = [(name, _WRITERS[kind]) for name, kind in pairs if kind in _WRITERS]
+    plan = _Plan(writers, _encode(told) if told else None)
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    _plans[kinds] = plan
+    return plan
 
 
 def _written_datetime(value: datetime) -> bytes:
@@ -106,114 +143,133 @@ def _written_datetime(value: datetime) -> bytes:
     return value.isoformat().encode()
 
 
-_WRITERS: Final[dict[str, Callable[[Any], bytes]]] = {
-    "bool": lambda value: b"true" if value else b"false",
-    "int": lambda value: b"%d" % value,
-    "float": lambda value: repr(value).encode(),
-    "bytes": lambda value: value,
-    "datetime": _written_datetime,
+_WRITERS: Final[dict[type, Callable[[Any], bytes | str]]] = {
+    bool: {True: b"true", False: b"false"}.__getitem__,
+    int: str,
+    float: repr,
+    datetime: _written_datetime,
 }
 
 
 # --- from messages --------------------------------------------------------------------------------
+#
+# Events come by the million, so nothing here takes a step in Python for each of them unless it has
+# headers, and nothing that the garbage collector looks at is made, or kept.
+
+
+class Decoded(NamedTuple):
+    """Events, and how many bytes their bodies have together."""
+
+    events: list[StoredEvent]
+    body_bytes: int
 
 
 def from_messages(topic: str, partition: int, messages: Sequence[Message]) -> list[StoredEvent]:
     """The events of messages of one partition, in the order of their offsets."""
-    offsets: list[int] = list(map(Message.offset, messages))  # type: ignore[arg-type]
-    headers: list[Any] = list(map(Message.headers, messages))
+    return decoded(topic, partition, messages).events
+
+
+def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
+    """The same, and their size."""
+    if not messages:
+        return Decoded([], 0)
     bodies: list[Any] = list(map(Message.value, messages))
     if None in bodies:
         bodies = [b"" if body is None else body for body in bodies]
-    raw_keys: list[bytes | None] = list(map(Message.key, messages))
-    plain = headers.count(None) == len(headers)
-    return list(
-        map(
-            StoredEvent,
-            bodies,
-            _keys(raw_keys, None if plain else headers),
-            repeat(NO_PROPERTIES) if plain else [_properties(one) for one in headers],
-            [offset % EVENTS_PER_ORIGIN for offset in offsets],
-            _origins(topic, partition, offsets, list(map(Message.timestamp, messages))),
-        )
-    )
+    keys: list[bytes | None] = list(map(Message.key, messages))
+    headers: list[Any] = list(map(Message.headers, messages))
+    properties: Iterable[Any] = repeat(NO_PROPERTIES)
+    if not any(headers):
+        headers = []
+    elif all(headers):
+        properties = map(HeaderProperties, headers)
+    else:
+        properties = [HeaderProperties(own) if own else NO_PROPERTIES for own in headers]
+    places, origins = _places(topic, partition, messages)
+    events = list(map(StoredEvent, bodies, _keys(keys, headers), properties, places, origins))
+    return Decoded(events, sum(map(len, bodies)))
 
 
-def _origins(
-    topic: str, partition: int, offsets: list[int], timestamps: list[tuple[int, int]]
-) -> list[Origin]:
-    """Where each event comes from: shared by neighbours of one time."""
-    origins = []
-    origin, first, time = None, -1, -1
-    for offset, (_, timestamp) in zip(offsets, timestamps, strict=True):
-        if offset - first >= EVENTS_PER_ORIGIN or timestamp != time or origin is None:
-            first, time = offset - offset % EVENTS_PER_ORIGIN, timestamp
-            origin = Origin(topic, partition, _instant(timestamp), first)
-        origins.append(origin)
-    return origins
+def _places(
+    topic: str, partition: int, messages: Sequence[Message]
+) -> tuple[Iterable[int], Iterable[Any]]:
+    """Where events stand behind the first ones of their origins, and these origins."""
+    first, last = _offset(messages[0]), _offset(messages[-1])
+    time_ms = _common_time(messages)
+    if last - first == len(messages) - 1:
+        skipped = first % EVENTS_PER_ORIGIN
+        starts = range(first - skipped, last + 1, EVENTS_PER_ORIGIN)
+        places: Iterable[int] = islice(cycle(_PLACES), skipped, None)
+        if time_ms is not None:
+            enqueued_at = instant_ms(time_ms)
+            shared = [Origin(topic, partition, enqueued_at, start) for start in starts]
+            return places, _spread(shared, skipped)
+        firsts: Iterable[int] = _spread(starts, skipped)
+    else:
+        offsets = list(map(_offset, messages))
+        places = [offset % EVENTS_PER_ORIGIN for offset in offsets]
+        firsts = [offset - offset % EVENTS_PER_ORIGIN for offset in offsets]
+    times = _times(messages) if time_ms is None else repeat(time_ms)
+    return places, map(OwnOrigin, repeat(topic), repeat(partition), times, firsts)
 
 
-def _instant(timestamp_ms: int) -> datetime:
-    """Milliseconds since 1970 as a datetime, or the nearest there is; -1 stands for none."""
-    return instant(min(max(timestamp_ms, 0), _LAST_MS) * 1000)
+def _spread(some: Iterable[Any], skipped: int) -> Iterator[Any]:
+    """Each for all places of an origin, but for the first so many."""
+    every = chain.from_iterable([repeat(one, EVENTS_PER_ORIGIN) for one in some])
+    return islice(every, skipped, None)
 
 
-def _keys(keys: list[bytes | None], headers: list[Any] | None) -> list[Key | None]:
+def _common_time(messages: Sequence[Message]) -> int | None:
+    """The time of all, if they have one and that is soon seen.
+
+    To ask each for its time would take twice as long as to make events of them. But those that a
+    broker has set do not decrease.
+    """
+    first = messages[0].timestamp()
+    if len(messages) == 1 or (
+        first[0] == TIMESTAMP_LOG_APPEND_TIME and first == messages[-1].timestamp()
+    ):
+        return _within(first[1])
+    return None
+
+
+def _times(messages: Sequence[Message]) -> list[int]:
+    """Of each, in milliseconds since 1970."""
+    times: list[int] = list(map(_milliseconds, map(Message.timestamp, messages)))
+    if min(times) < 0 or max(times) > _LAST_MS:
+        return list(map(_within, times))
+    return times
+
+
+def _within(milliseconds: int) -> int:
+    """The nearest time there is; -1 stands for none."""
+    return min(max(milliseconds, 0), _LAST_MS)
+
+
+_milliseconds: Final[Callable[[tuple[int, int]], int]] = itemgetter(1)
+_offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
+"""Of one that was read, which always has it."""
+
+
+def _keys(keys: list[bytes | None], headers: Sequence[ReadHeaders | None]) -> Sequence[Key | None]:
+    """The keys of events; `headers` are none where no event has any."""
     if keys.count(None) == len(keys):
-        return keys  # type: ignore[return-value]
-    if headers is None:
-        try:
+        return keys
+    if _KEY_IS_BYTES in [own[-1] if own else None for own in headers]:
+        return [_key(key, own) for key, own in zip(keys, headers, strict=True)]
+    try:
+        if None in keys:
             return [None if key is None else key.decode() for key in keys]
-        except UnicodeDecodeError:
-            headers = [None] * len(keys)
-    return [_key(key, own) for key, own in zip(keys, headers, strict=True)]
+        return list(map(bytes.decode, keys))  # type: ignore[arg-type]
+    except UnicodeDecodeError:
+        return [_key(key, None) for key in keys]
 
 
-def _key(key: bytes | None, headers: list[tuple[str, bytes | None]] | None) -> Key | None:
-    if key is None or (headers and (KEY_HEADER, b"bytes") in headers):
+def _key(key: bytes | None, headers: ReadHeaders | None) -> Key | None:
+    if key is None or (headers and headers[-1] == _KEY_IS_BYTES):
         return key
     text = _text_or_none(key)
     return key if text is None else text
-
-
-def _properties(
-    headers: list[tuple[str, bytes | None]] | None,
-) -> Mapping[str, PropertyValue]:
-    if not headers:
-        return NO_PROPERTIES
-    values: dict[str, bytes | None] = dict(headers)
-    types = _types(values.pop(TYPES_HEADER, None))
-    values.pop(KEY_HEADER, None)
-    if not values:
-        return NO_PROPERTIES
-    return MappingProxyType(
-        {name: _property(value, types.get(name, "str")) for name, value in values.items()}
-    )
-
-
-def _types(header: bytes | None) -> Mapping[str, str]:
-    if header is None:
-        return {}
-    try:
-        return _decode_types(header)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}  # some other client's header of that name
-
-
-def _property(value: bytes | None, kind: str) -> PropertyValue:
-    """A header's value, of the type it is said to be; if it cannot be, text or bytes."""
-    if value is None or kind == "bytes":
-        return value
-    text = _text_or_none(value)
-    if text is None:
-        return value
-    reader = _READERS.get(kind)
-    if reader is None:
-        return text
-    try:
-        return reader(text)
-    except (ValueError, OverflowError, KeyError):
-        return text
 
 
 def _text_or_none(raw: bytes) -> str | None:
@@ -221,24 +277,3 @@ def _text_or_none(raw: bytes) -> str | None:
         return raw.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _read_integer(text: str) -> int:
-    if len(text) > _LONGEST_INTEGER or (number := int(text)) not in _INTEGERS:
-        raise ValueError(text)
-    return number
-
-
-def _read_datetime(text: str) -> datetime:
-    when = datetime.fromisoformat(text)
-    if when.tzinfo is None:
-        raise ValueError(text)
-    return when.astimezone(UTC)
-
-
-_READERS: Final[dict[str, Callable[[str], PropertyValue]]] = {
-    "bool": {"true": True, "false": False}.__getitem__,
-    "int": _read_integer,
-    "float": float,
-    "datetime": _read_datetime,
-}

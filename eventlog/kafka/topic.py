@@ -19,22 +19,21 @@ from eventlog.errors import (
 from eventlog.event import StoredEvent
 from eventlog.kafka.cluster import EARLIEST as FIRST
 from eventlog.kafka.cluster import LATEST as LAST
+from eventlog.kafka.reading.positions import offset_for, spec_for
 from eventlog.kafka.topic_record import TopicRecord, TopicState, config_of
 from eventlog.kafka.writing.append import Appender
 from eventlog.log import PartitionInfo
 from eventlog.positions import (
     EARLIEST,
-    LATEST,
-    Anchor,
     Position,
     PositionMap,
-    microseconds,
     of_partition,
     parse,
 )
 
 if TYPE_CHECKING:
     from eventlog.kafka.engine import KafkaLog
+    from eventlog.kafka.intake import KafkaIntake
     from eventlog.kafka.reading.source import KafkaSource
     from eventlog.kafka.writing.outlet import KafkaOutlet
 
@@ -167,6 +166,11 @@ class KafkaTopic(EngineTopic):
 
         return KafkaSource(self)
 
+    def intake(self) -> KafkaIntake:
+        from eventlog.kafka.intake import KafkaIntake
+
+        return KafkaIntake(self)
+
     # Reading
 
     def read(
@@ -248,13 +252,10 @@ class KafkaTopic(EngineTopic):
         if isinstance(parsed, int):
             raise TypeError(f"offset_at takes a time, not the offset {parsed}")
         number = self.partition(partition)
-        if isinstance(parsed, Anchor):
-            asked = [(number, LAST if parsed is LATEST else FIRST)]
-            return self._log.cluster.offsets(self.name, asked)[0].offset
-        first, following = self._log.cluster.offsets(
-            self.name, [(number, max(0, -(-microseconds(parsed) // 1000))), (number, LAST)]
+        found, following = self._log.cluster.offsets(
+            self.name, [(number, spec_for(parsed)), (number, LAST)]
         )
-        return following.offset if first.offset < 0 else min(first.offset, following.offset)
+        return offset_for(self, number, parsed, found, following.offset)
 
     def expire(self) -> int:
         raise UnsupportedOperationError(

@@ -24,7 +24,7 @@ million bytes whatever the topic.
 """
 
 _FOREIGN_HEADROOM_BYTES: Final = 4096
-"""Of topics that others made: enough for a key and a few headers."""
+"""Of topics that others made, or have set to less than that: enough for a key and a few headers."""
 
 _KAFKA_MESSAGE_BYTES: Final = 1_048_588
 """What a topic takes unless somebody said otherwise."""
@@ -37,7 +37,6 @@ class TopicRecord(NamedTuple):
         id: 32 hex digits; of a topic made anew another one.
         max_event_bytes: the largest body it is meant to take.
         max_message_bytes: the largest batch of messages the brokers take.
-        append_time: whether enqueued times are the broker's, and not those of who sent.
     """
 
     name: str
@@ -50,7 +49,6 @@ class TopicRecord(NamedTuple):
     max_event_bytes: int
     max_message_bytes: int
     created_us: int
-    append_time: bool
 
 
 class TopicState(NamedTuple):
@@ -88,7 +86,8 @@ def record_of(
     retention_ms = int(config.get("retention.ms", -1))
     retention_bytes = int(config.get("retention.bytes", -1))
     largest = int(config.get("max.message.bytes", _KAFKA_MESSAGE_BYTES))
-    headroom = _FOREIGN_HEADROOM_BYTES if remembered is None else HEADROOM_BYTES
+    is_ours = remembered is not None and largest > HEADROOM_BYTES
+    headroom = HEADROOM_BYTES if is_ours else _FOREIGN_HEADROOM_BYTES
     return TopicRecord(
         name=found.name,
         id=found.id,
@@ -100,5 +99,4 @@ def record_of(
         max_event_bytes=max(1, min(largest - headroom, settings.MAX_EVENT_BYTES)),
         max_message_bytes=largest,
         created_us=0 if remembered is None else microseconds(remembered.created_at),
-        append_time=config.get("message.timestamp.type") == "LogAppendTime",
     )

@@ -35,6 +35,7 @@ from eventlog.groups.documents import GroupIds
 from eventlog.groups.steps import perform
 from eventlog.processor.lifeline import Lifeline, is_dead
 from eventlog.processor.membership import LapsedError, Membership, Round
+from eventlog.processor.topic_look import TopicLook
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +151,7 @@ class Coordination:
         self._restart = False
         self._has_joined = False
         self._membership: Membership | None = None
+        self._look: TopicLook | None = None
         self._lifelines: list[Lifeline] = []
         self._former: list[str] = []
         self._watch: Watch | None = None
@@ -158,6 +160,11 @@ class Coordination:
         )
 
     # From other threads
+
+    @property
+    def is_log_late(self) -> bool:
+        """Whether the log has not answered lately."""
+        return self._look is not None and self._look.late
 
     def start(self) -> None:
         """Begin."""
@@ -233,17 +240,13 @@ class Coordination:
     def _member(self) -> Membership:
         topic = self._topic = self._topic.log.topic(self._topic.name)
         name = f"{self._host_name}-{secrets.token_hex(4)}"
-
-        def partitions() -> int:
-            topic.partition_info(0)  # now it knows partitions that others have added
-            return topic.partitions
-
+        look = self._look = TopicLook(topic, self._options.lease_duration)
         membership = Membership(
             GroupIds(topic.log.id, topic.name, topic.id, self._group),
             name,
             lease_duration=self._options.lease_duration,
             renew_interval=self._options.renew_interval,
-            partitions=partitions,
+            partitions=look.partitions,
             clock=self._clock,
             known_dead=self._former,
             require_topic=lambda: topic.partition_info(0),

@@ -10,10 +10,10 @@ succeeded or is put aside. Of what failed:
 3. An event that a handler names (`EventFailed`) is put aside when its turn comes: first those
    before it are handed over again, as a unit of their own, and then those behind it.
 4. If it cannot be put aside, for want of a topic, it is tried again at the longest delay.
-5. That the group's store could not be reached (`StoreUnavailableError`) is no event's fault: it
-   counts as no attempt, and what failed so is tried again however often and long that takes. A
-   group of errors that are all that is no more, nor a time that ended while the store was waited
-   for.
+5. That the group's store could not be reached (`StoreUnavailableError`), or the log
+   (`LogBusyError`), is no event's fault: it counts as no attempt, and what failed so is tried again
+   however often and long that takes. A group of errors that are all that is no more, nor a time
+   that ended while the store was waited for.
 
 Invariant: no event leaves the queue but by success, or by being put aside; and none before those
 that were in front of it.
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from eventlog.errors import StoreUnavailableError
+from eventlog.errors import LogBusyError, StoreUnavailableError
 from eventlog.processor.dead_letters import Attempts
 from eventlog.processor.processor import ErrorAction, EventFailed
 
@@ -45,6 +45,8 @@ __all__ = [
     "decide",
     "each_alone",
 ]
+
+_UNREACHABLE: Final = (StoreUnavailableError, LogBusyError)
 
 CRASHES: Final = "it ended its process each time it was handed over"
 """Why an event is put aside that was never seen to fail."""
@@ -181,9 +183,7 @@ def _is_used_up(error: BaseException, failures: int, elapsed: float, policy: Ret
 
 def _is_blameless(error: BaseException) -> bool:
     """Whether no event is to blame for it."""
-    return all(
-        isinstance(_root(leaf), StoreUnavailableError) for leaf in _leaves(_causes(error)[-1])
-    )
+    return all(isinstance(_root(leaf), _UNREACHABLE) for leaf in _leaves(_causes(error)[-1]))
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

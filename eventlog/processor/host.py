@@ -23,6 +23,7 @@ from eventlog.log import Topic
 from eventlog.names import check_name
 from eventlog.processor.clock import SystemClock
 from eventlog.processor.coordination import Coordination
+from eventlog.processor.lags import Lags
 from eventlog.processor.metrics import NO_METRICS, metrics_for
 from eventlog.processor.options import ProcessorOptions
 from eventlog.processor.processor import factory_of
@@ -102,6 +103,7 @@ class EventProcessorHost:
         self._paused: set[int] = set()
         self._running: Running | None = None
         self._coordination: Coordination | None = None
+        self._lags = Lags()
         self._stop_requested = False
         self._failure: BaseException | None = None
         self._stack: AsyncExitStack | None = None
@@ -301,12 +303,19 @@ class EventProcessorHost:
             running.call_soon(lambda: running.follow_pause(partition))
 
     def status(self) -> HostStatus:
-        """How it is. Thread-safe; a short look at the log for each of its partitions."""
+        """How it is. Thread-safe; a look at the log for each of its partitions.
+
+        That takes a second at most: of a log that does not answer no lags are told.
+        """
         running, coordination = self._running, self._coordination
         news = None if running is None else running.news
-        partitions = (
-            {} if running is None else {n: pump.status() for n, pump in running.pumps.items()}
-        )
+        pumps = {} if running is None else running.pumps
+        late = coordination is None or coordination.is_log_late
+        lags = {} if late or not pumps else self._lags.look(pumps)
+        partitions = {
+            number: pump.status(functools.partial(lags.get, number))
+            for number, pump in pumps.items()
+        }
         renewed = None if news is None else self._wall_time(news.membership.renewed_at)
         errors = [one.last_error for one in partitions.values() if one.last_error is not None]
         return HostStatus(
@@ -343,7 +352,7 @@ def _health(
         return "starting"
     if running.news.round is None:
         return "lapsed"
-    if coordination.failing or running.is_short:
+    if coordination.failing or coordination.is_log_late or running.is_short:
         return "degraded"
     is_failing = any(one.state == "failing" for one in partitions)
     return "degraded" if is_failing else "running"

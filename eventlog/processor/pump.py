@@ -217,15 +217,23 @@ class Pump:
         """Whether it only waits: for events, for a moment of its clock, for an order."""
         return self._orders.resting
 
-    def status(self) -> PartitionStatus:
-        """How it is. May be called in any thread; a short look at the log."""
+    def lag(self) -> int | None:
+        """How many events there are behind the checkpoint; None if that cannot be told. Blocks."""
+        return self._site.lag() if self._is_open else None
+
+    def status(self, lag: Callable[[], int | None] | None = None) -> PartitionStatus:
+        """How it is. May be called in any thread.
+
+        Args:
+            lag: tells the lag; if it is not given, a look at the log does, which blocks.
+        """
         site, condition = self._site, self._condition
         return PartitionStatus(
             site.partition,
             site.epoch,
             condition.state,
             site.checkpoint.offset if self._is_open else None,
-            site.lag() if self._is_open else None,
+            self.lag() if lag is None else lag(),
             self._orders.paused,
             condition.attempts,
             condition.error,

@@ -24,15 +24,24 @@ from eventlog.event import (
     PropertyValue,
     body_bytes,
     checked_key,
-    checked_properties,
+    sized_properties,
 )
 from eventlog.log import Body, Duration, Receipt
 from eventlog.waiting import Completion
 
-__all__ = ["EVENT_BYTES", "Accepted", "Batch", "Columns", "Delivery", "Failures", "Parcel", "again"]
+__all__ = [
+    "EVENT_BYTES",
+    "Accepted",
+    "Batch",
+    "Columns",
+    "Delivery",
+    "Failures",
+    "Parcel",
+    "WithProperties",
+    "again",
+]
 
 _DUPLICATE: Final = -1
-_encode: Final = msgspec.msgpack.Encoder().encode
 
 EVENT_BYTES: Final = 64
 """What an event is reckoned at beside its body and properties."""
@@ -53,16 +62,22 @@ class Accepted(NamedTuple):
         """What a caller handed in; see `Event`."""
         body = body if type(body) is bytes else body_bytes(body)
         key = None if key is None else checked_key(key)
-        own = None if properties is None else dict(checked_properties(properties)) or None
-        size = len(body) + EVENT_BYTES
-        return cls(body, key, own, size if own is None else size + len(_encode(own)))
+        own, size = sized_properties(properties)
+        return cls(body, key, own or None, len(body) + EVENT_BYTES + size)
 
 
-class _WithProperties(NamedTuple):
-    """What stands in a row instead of the key, if the event has properties."""
+class WithProperties(msgspec.Struct, gc=False):
+    """What stands in a row instead of the key, if the event has properties.
+
+    It refers only to scalars and to a flat dict (``gc=False``: it can be part of no cycle).
+    """
 
     key: Key | None
     properties: dict[str, PropertyValue]
+
+
+_key_of: Final = operator.attrgetter("key")
+_properties_of: Final = operator.attrgetter("properties")
 
 
 class Columns(NamedTuple):
@@ -129,7 +144,7 @@ class Batch:
         if event.properties is None:
             return event.body, event.key
         self.has_properties = True
-        return event.body, _WithProperties(event.key, event.properties)
+        return event.body, WithProperties(event.key, event.properties)
 
     def includes(self, rows: list[Any], end: int) -> bool:
         """Whether the row that ends there is stored, once the parcel was taken."""
@@ -145,9 +160,11 @@ class Batch:
         keys: list[Any] = self.rows[1 : self.end : 2]
         if not self.has_properties:
             return Columns(bodies, keys, None)
-        rich = [key if type(key) is _WithProperties else None for key in keys]
+        if set(map(type, keys)) == {WithProperties}:
+            return Columns(bodies, list(map(_key_of, keys)), list(map(_properties_of, keys)))
+        rich = [key if type(key) is WithProperties else None for key in keys]
         keys = [key if own is None else own.key for key, own in zip(keys, rich, strict=True)]
-        return Columns(bodies, keys, [own and own.properties for own in rich])
+        return Columns(bodies, keys, [None if own is None else own.properties for own in rich])
 
     def event(self, end: int) -> Event | None:
         """The event whose row ends there; None once it is forgotten."""
@@ -155,7 +172,7 @@ class Batch:
         if type(rows) is _LateRows:
             return None
         body, key = rows[end - 2 : end]
-        if type(key) is _WithProperties:
+        if type(key) is WithProperties:
             return Event(body, key.key, key.properties)
         return Event(body, key, NO_PROPERTIES)
 

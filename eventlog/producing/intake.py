@@ -32,12 +32,14 @@ class Inlet(Protocol):
         """Store events behind all others of the partition, in the order given.
 
         Durable when it returns; and with the events, in one step, that their offsets are done.
-        Their sizes are not held against the topic's limit: they were stored before.
+        Their sizes are not held against the topic's limit, if the engine can help it: they were
+        stored before.
 
         Args:
             events: at least one; their offsets are above `last_sequence`, and increase.
 
         Raises:
+            EventTooLargeError: the engine cannot help it.
             ProducerFencedError: another inlet was opened under the name.
         """
 

@@ -13,7 +13,8 @@ With ``pytest_plugins = ["eventlog.testing.plugin"]`` in a ``conftest.py`` there
 `processor_driver` that makes such drivers and closes them.
 
 `BlobStoreContract` and `EngineContract` are suites of tests that every blob store, and every
-engine, must pass. Who derives from one supplies a fixture::
+engine, must pass; `DataPathContract` is the part of the latter that needs no administration. Who
+derives from one supplies a fixture::
 
     class TestMyStore(BlobStoreContract):
         @pytest.fixture
@@ -35,7 +36,7 @@ if _typing.TYPE_CHECKING:
     from eventlog.testing.blob_store import BlobStoreContract
     from eventlog.testing.clock import VirtualClock
     from eventlog.testing.driver import ProcessorDriver
-    from eventlog.testing.engine import EngineContract
+    from eventlog.testing.engine import DataPathContract, EngineContract
     from eventlog.testing.engine_base import LogOpener
     from eventlog.testing.events import stored_event
     from eventlog.testing.observing import PutAside
@@ -43,6 +44,7 @@ if _typing.TYPE_CHECKING:
 
 __all__ = [
     "BlobStoreContract",
+    "DataPathContract",
     "EngineContract",
     "LogOpener",
     "Opener",
@@ -54,6 +56,7 @@ __all__ = [
 
 _PLACES = {
     "BlobStoreContract": "blob_store",
+    "DataPathContract": "engine",
     "EngineContract": "engine",
     "LogOpener": "engine_base",
     "Opener": "races",

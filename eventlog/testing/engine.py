@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from eventlog.testing.engine_flowing import FlowingContract
 from eventlog.testing.engine_storing import StoringContract
+from eventlog.testing.engine_topics import TopicsContract
 
-__all__ = ["EngineContract"]
+__all__ = ["DataPathContract", "EngineContract"]
 
 
-class EngineContract(StoringContract, FlowingContract):
+class DataPathContract(StoringContract, FlowingContract):
+    """What `EngineContract` says of a topic's events: appending, reading, groups, transactions.
+
+    By itself it is for what can be read and written to but not administered. Override `make_topic`
+    if topics are made elsewhere; a test of what cannot be had is left out by setting it to None.
+    """
+
+
+class EngineContract(TopicsContract, DataPathContract):
     """What a program may rely on, whichever engine it runs on; test by test.
 
     Who derives from it supplies the fixture `log`, a new and empty log for each test; and, if the

@@ -56,6 +56,10 @@ class EngineSuite:
         """What opens the log of the fixture again; None if nothing can."""
         return None
 
+    def make_topic(self, log: EventLog, name: str, *, partitions: int) -> Topic:
+        """A new topic for a test of the data path."""
+        return log.create_topic(name, partitions=partitions)
+
     @contextlib.contextmanager
     def doing(self, operation: str) -> Iterator[None]:
         """A block that does something an engine may decline to: then it does so, clearly.

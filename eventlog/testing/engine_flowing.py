@@ -1,4 +1,4 @@
-"""The contract of engines, second part: consumers, groups, producers, transactions, coroutines."""
+"""The contract of engines, second part of the data path: from consumers to coroutines."""
 
 from __future__ import annotations
 
@@ -32,11 +32,18 @@ __all__ = ["FlowingContract"]
 class FlowingContract(EngineSuite):
     """Consumers, groups, producers, transactions, coroutines."""
 
+    def _filled(self, log: EventLog, partitions: int = 3) -> Topic:
+        """A topic ``cars`` with five events in each partition."""
+        topic = self.make_topic(log, "cars", partitions=partitions)
+        for partition in range(partitions):
+            topic.append_batch([b"%d-%d" % (partition, n) for n in range(5)], partition=partition)
+        return topic
+
     # Consumers
 
     def test_a_consumer_reads_everything_once_and_in_order(self, log: EventLog) -> None:
         """Partition by partition, to where the topic ended when it began."""
-        topic = _filled(log)
+        topic = self._filled(log)
         expected = {partition: bodies(topic, partition) for partition in range(3)}
         for ends in ({"end": LATEST}, {"follow": False}):
             consumer = topic.consumer(**ends)
@@ -47,7 +54,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_consumer_begins_and_ends_where_it_is_told(self, log: EventLog) -> None:
         """In the partitions that it is told, too."""
-        topic = _filled(log)
+        topic = self._filled(log)
         first, second = topic.read(0), topic.read(1)
         start, end = first[2].offset, {0: first[4].offset, 1: second[1].offset}
         assert list(topic.consumer(partitions=0, start=start, end=LATEST)) == first[2:]
@@ -60,7 +67,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_consumer_can_merge_partitions_by_time(self, log: EventLog) -> None:
         """Whatever was enqueued first comes first."""
-        topic = log.create_topic("cars", partitions=3)
+        topic = self.make_topic(log, "cars", partitions=3)
         for number in range(12):
             topic.append(b"%d" % number, partition=number % 3)
         merged = list(topic.consumer(end=LATEST, order="time"))
@@ -70,7 +77,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_consumer_follows_what_is_appended(self, log: EventLog) -> None:
         """In every partition, and while it waits."""
-        topic = log.create_topic("cars", partitions=2)
+        topic = self.make_topic(log, "cars", partitions=2)
         waiting = threading.Event()
 
         def follow() -> list[bytes]:
@@ -93,12 +100,12 @@ class FlowingContract(EngineSuite):
 
     def test_a_consumer_that_waits_for_nothing_ends(self, log: EventLog) -> None:
         """When it has read what is there."""
-        topic = _filled(log)
+        topic = self._filled(log)
         assert len(list(topic.consumer(max_wait=0))) == 15
 
     def test_a_consumer_can_be_moved(self, log: EventLog) -> None:
         """Back and forth, and it tells where it is and how far behind."""
-        topic = _filled(log)
+        topic = self._filled(log)
         events = topic.read(0)
         with topic.consumer(partitions=0, max_wait=0) as consumer:
             assert [next(consumer) for _ in range(3)] == events[:3]
@@ -115,7 +122,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_group_goes_on_behind_its_checkpoint(self, log: EventLog) -> None:
         """What was handed out and not checkpointed comes again; another group has its own."""
-        topic = _filled(log, partitions=1)
+        topic = self._filled(log, partitions=1)
         events = topic.read(0)
         with topic.consumer(group="fraud", max_wait=0) as consumer:
             assert [next(consumer) for _ in range(3)] == events[:3]
@@ -132,7 +139,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_group_can_be_reset_and_deleted(self, log: EventLog) -> None:
         """To anywhere; and it begins anew."""
-        topic = _filled(log, partitions=1)
+        topic = self._filled(log, partitions=1)
         events = topic.read(0)
         group = topic.group("fraud")
         group.reset(events[3].offset)
@@ -146,7 +153,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_later_consumer_of_a_group_disconnects_the_earlier(self, log: EventLog) -> None:
         """So nobody moves the group's checkpoints behind its back."""
-        topic = _filled(log, partitions=1)
+        topic = self._filled(log, partitions=1)
         with topic.consumer(group="fraud", max_wait=0) as earlier:
             next(earlier)
             with topic.consumer(group="fraud", max_wait=0) as later:
@@ -159,7 +166,7 @@ class FlowingContract(EngineSuite):
 
     def test_what_a_producer_was_sent_is_stored_when_it_is_closed(self, log: EventLog) -> None:
         """In order within each partition, and each delivery has the event's own receipt."""
-        topic = log.create_topic("cars", partitions=3)
+        topic = self.make_topic(log, "cars", partitions=3)
         with topic.producer() as producer:
             sent = [producer.send(b"%d" % n, key=f"k{n % 5}") for n in range(200)]
         for number, delivery in enumerate(sent):
@@ -172,7 +179,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_flush_waits_for_what_was_sent(self, log: EventLog) -> None:
         """However long the producer would have gathered."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         with topic.producer(linger=PATIENCE) as producer:
             delivery = producer.send(b"a", properties={"n": 1})
             producer.flush()
@@ -181,17 +188,18 @@ class FlowingContract(EngineSuite):
 
     def test_a_producer_refuses_what_an_append_refuses(self, log: EventLog) -> None:
         """At once, and nothing of it is stored."""
-        topic = log.create_topic("cars", partitions=1, max_event_bytes=10)
+        topic = self.make_topic(log, "cars", partitions=1)
+        too_large = bytes(topic.max_event_bytes + 1)
         with topic.producer() as producer:
             with raises(EventTooLargeError):
-                _send(producer, bytes(11))
+                _send(producer, too_large)
             with raises(PartitionNotFoundError):
                 _send(producer, b"a", partition=1)
         assert everything(topic) == []
 
     def test_a_producer_with_a_name_stores_nothing_twice(self, log: EventLog) -> None:
         """Nor does its successor, which goes on where it was."""
-        topic = log.create_topic("cars", partitions=2)
+        topic = self.make_topic(log, "cars", partitions=2)
         with self.doing("producer_id"):
             with topic.producer(producer_id="loader") as producer:
                 for number in range(5):
@@ -204,7 +212,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_second_producer_of_a_name_fences_the_first(self, log: EventLog) -> None:
         """Which stores nothing more."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         with self.doing("producer_id"):
             first = topic.producer(producer_id="loader")
             _send(first, b"1", sequence=1)
@@ -220,7 +228,10 @@ class FlowingContract(EngineSuite):
 
     def test_a_transaction_stores_all_of_its_appends(self, log: EventLog) -> None:
         """In several topics; nothing before its end, and then with receipts in order."""
-        one, other = log.create_topic("one", partitions=2), log.create_topic("other", partitions=1)
+        one, other = (
+            self.make_topic(log, "one", partitions=2),
+            self.make_topic(log, "other", partitions=1),
+        )
         with log.transaction() as tx:
             tx.append("one", b"a", partition=1, key="k", properties={"n": 1})
             tx.append_batch(other, [b"b", Event(b"c")])
@@ -234,12 +245,13 @@ class FlowingContract(EngineSuite):
 
     def test_nothing_of_a_transaction_that_fails_is_stored(self, log: EventLog) -> None:
         """Whether its block raised, or one of its appends is refused."""
-        topic = log.create_topic("cars", partitions=1, max_event_bytes=10)
+        topic = self.make_topic(log, "cars", partitions=1)
+        too_large = bytes(topic.max_event_bytes + 1)
         with raises(RuntimeError), log.transaction() as tx:
             tx.append(topic, b"a")
             _fail()
         refused: list[tuple[type[Exception], dict[str, Any]]] = [
-            (EventTooLargeError, {"topic": topic, "body": bytes(11)}),
+            (EventTooLargeError, {"topic": topic, "body": too_large}),
             (PartitionNotFoundError, {"topic": topic, "body": b"b", "partition": 7}),
             (TopicNotFoundError, {"topic": "nowhere", "body": b"b"}),
         ]
@@ -251,7 +263,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_checkpoint_in_a_transaction_stands_or_falls_with_it(self, log: EventLog) -> None:
         """So each event has its outcome once."""
-        cars, alerts = _filled(log, partitions=1), log.create_topic("alerts", partitions=1)
+        cars, alerts = self._filled(log, partitions=1), self.make_topic(log, "alerts", partitions=1)
         offsets = [event.offset for event in cars.read(0)]
         with self.doing("transaction.checkpoint"):
             with log.transaction() as tx:
@@ -265,7 +277,7 @@ class FlowingContract(EngineSuite):
 
     def test_a_consumer_moves_its_group_in_a_transaction(self, log: EventLog) -> None:
         """If the block fails, what was handed out comes again."""
-        cars, alerts = _filled(log, partitions=1), log.create_topic("alerts", partitions=1)
+        cars, alerts = self._filled(log, partitions=1), self.make_topic(log, "alerts", partitions=1)
         if "transaction.checkpoint" in self.unsupported:
             with cars.consumer(group="fraud", max_wait=0) as consumer:
                 next(consumer)
@@ -292,7 +304,7 @@ class FlowingContract(EngineSuite):
         """On asyncio, and on trio where that is installed."""
 
         async def use(name: str) -> None:
-            topic = await log.aio.create_topic(name, partitions=1)
+            topic = self.make_topic(log, name, partitions=1)
             await topic.aio.append_batch([b"a", b"b"])
             async with topic.producer() as producer:
                 delivery = producer.send(b"c")
@@ -317,7 +329,7 @@ class FlowingContract(EngineSuite):
         """And can be cancelled while it waits."""
 
         async def follow(name: str) -> None:
-            topic = await log.aio.create_topic(name, partitions=1)
+            topic = self.make_topic(log, name, partitions=1)
             seen: list[bytes] = []
 
             async def read() -> None:
@@ -335,14 +347,6 @@ class FlowingContract(EngineSuite):
             assert seen == [b"0", b"1"]
 
         _on_each_loop(follow)
-
-
-def _filled(log: EventLog, partitions: int = 3) -> Topic:
-    """A topic ``cars`` with five events in each partition."""
-    topic = log.create_topic("cars", partitions=partitions)
-    for partition in range(partitions):
-        topic.append_batch([b"%d-%d" % (partition, n) for n in range(5)], partition=partition)
-    return topic
 
 
 def _place(event: StoredEvent) -> tuple[int, int]:

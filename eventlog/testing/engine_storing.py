@@ -1,8 +1,7 @@
-"""The contract of engines, first part: topics, appending, one fetch."""
+"""The contract of engines, first part of the data path: appending, one fetch."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,23 +10,18 @@ from typing import Any, Final
 from eventlog.errors import (
     ClosedError,
     EventTooLargeError,
-    InvalidNameError,
     OffsetOutOfRangeError,
     PartitionNotFoundError,
-    TopicExistsError,
-    TopicNotFoundError,
     UnexpectedOffsetError,
 )
 from eventlog.event import Event
 from eventlog.log import EventLog
-from eventlog.partitioning import KeyPartitioner
 from eventlog.positions import EARLIEST, LATEST
 from eventlog.testing.engine_base import EngineSuite, bodies, everything
 from eventlog.testing.expecting import raises
 
 __all__ = ["StoringContract"]
 
-_BAD_NAMES: Final = ("", ".", "..", "a/b", "../a", "a b", "-a", "a\n", "ä", "a" * 250)
 _PROPERTIES: Final = {
     "none": None,
     "bool": True,
@@ -41,99 +35,13 @@ _PROPERTIES: Final = {
 
 
 class StoringContract(EngineSuite):
-    """Topics, appending, one fetch."""
-
-    # Topics
-
-    def test_a_topic_is_as_it_was_made(self, log: EventLog) -> None:
-        """However it is got: made, looked up, or listed."""
-        made = log.create_topic("cars", partitions=3, retention=timedelta(days=7))
-        assert log.topic("cars").id == made.id
-        for topic in (made, log.topic("cars"), *log.topics()):
-            assert (topic.name, topic.partitions) == ("cars", 3)
-            assert topic.retention == timedelta(days=7)
-            assert topic.partitioner == "eventhubs"
-            assert topic.max_event_bytes == 2**20
-            assert topic.created_at.utcoffset() == timedelta(0)
-            assert topic.log.id == log.id
-
-    def test_topics_are_listed_in_the_order_of_their_names(self, log: EventLog) -> None:
-        """Whatever the order in which they were made; none at first."""
-        assert log.topics() == []
-        for name in ("b", "a.b", "a"):
-            log.create_topic(name, partitions=1)
-        assert [topic.name for topic in log.topics()] == ["a", "a.b", "b"]
-
-    def test_a_topic_is_made_once(self, log: EventLog) -> None:
-        """It can be taken as it is, but not with other partitions or another partitioner."""
-        topic = log.create_topic("cars", partitions=2)
-        topic.append(b"kept", partition=0)
-        with raises(TopicExistsError):
-            log.create_topic("cars", partitions=2)
-        assert log.create_topic("cars", partitions=2, exist_ok=True).id == topic.id
-        with raises(TopicExistsError):
-            log.create_topic("cars", partitions=3, exist_ok=True)
-        with raises(TopicExistsError):
-            log.create_topic("cars", partitions=2, partitioner="kafka", exist_ok=True)
-        assert bodies(log.topic("cars")) == [b"kept"]
-
-    def test_a_topic_that_is_not_there_is_not_found(self, log: EventLog) -> None:
-        """Nor is it made by looking."""
-        for call in (log.topic, log.delete_topic):
-            with raises(TopicNotFoundError):
-                call("cars")
-        assert log.topics() == []
-
-    def test_bad_names_are_refused(self, log: EventLog) -> None:
-        """What would escape a path or a URL, or mean something else elsewhere."""
-        for name in _BAD_NAMES:
-            with raises(InvalidNameError, about=name):
-                log.create_topic(name)
-        assert log.topics() == []
-
-    def test_a_topic_made_anew_shares_nothing_with_the_old_one(self, log: EventLog) -> None:
-        """And who holds the old one is told."""
-        old = log.create_topic("cars", partitions=1)
-        old.append(b"old")
-        with self.doing("delete_topic"):
-            log.delete_topic("cars")
-            assert log.topics() == []
-            new = log.create_topic("cars", partitions=1)
-            assert new.id != old.id
-            assert everything(new) == []
-            with raises(TopicNotFoundError):
-                old.append(b"late")
-            assert everything(new) == []
-
-    def test_what_can_be_changed_of_a_topic_is_changed_for_all(self, log: EventLog) -> None:
-        """What is not named stays."""
-        topic = log.create_topic("cars", partitions=1, retention=60)
-        topic.configure(max_event_bytes=100)
-        for one in (topic, log.topic("cars")):
-            assert (one.max_event_bytes, one.retention) == (100, timedelta(minutes=1))
-        topic.configure(retention=None)
-        assert log.topic("cars").retention is None
-        with raises(EventTooLargeError):
-            topic.append(bytes(101))
-
-    def test_partitions_can_be_added_with_a_warning(self, log: EventLog) -> None:
-        """Since keys move."""
-        topic = log.create_topic("cars", partitions=1)
-        topic.append(b"0", partition=0)
-        with self.doing("add_partitions"):
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                topic.add_partitions(2)
-            assert caught
-            assert log.topic("cars").partitions == topic.partitions == 3
-            topic.append(b"2", partition=2)
-            assert bodies(log.topic("cars")) == [b"0", b"2"]
+    """Appending, one fetch."""
 
     # Appending
 
     def test_an_event_comes_back_as_it_was_appended(self, log: EventLog) -> None:
         """With its place, and the types of its key and of its properties."""
-        topic = log.create_topic("cars", partitions=2)
+        topic = self.make_topic(log, "cars", partitions=2)
         before = datetime.now(UTC) - timedelta(seconds=1)
         topic.append(bytes(range(256)), key="ä", properties=_PROPERTIES, partition=1)
         topic.append("text", key=b"\xff", partition=1)
@@ -152,7 +60,7 @@ class StoringContract(EngineSuite):
 
     def test_a_receipt_says_where_an_event_is(self, log: EventLog) -> None:
         """Partition, offset and time are those that are read."""
-        topic = log.create_topic("cars", partitions=2)
+        topic = self.make_topic(log, "cars", partitions=2)
         for number in range(4):
             receipt = topic.append(b"%d" % number, partition=number % 2)
             (event,) = topic.read(receipt.partition, receipt.offset)
@@ -166,7 +74,7 @@ class StoringContract(EngineSuite):
         self, log: EventLog
     ) -> None:
         """Those with keys go where they say; those without go together."""
-        topic = log.create_topic("cars", partitions=4)
+        topic = self.make_topic(log, "cars", partitions=4)
         events = [Event(b"%d" % n, key=f"k{n % 7}" if n % 3 else None) for n in range(60)]
         receipts = topic.append_batch(events)
         assert len({receipt.partition for receipt in receipts}) == len(receipts)
@@ -181,26 +89,15 @@ class StoringContract(EngineSuite):
         assert len(unkeyed) == 1
         assert sorted(map(int, bodies(topic))) == list(range(60))
 
-    def test_a_key_is_on_the_same_partition_as_on_every_engine(self, log: EventLog) -> None:
-        """So a program keeps its partitions when it moves; text and its UTF-8 are one key."""
-        topic = log.create_topic("cars", partitions=16)
-        expected = KeyPartitioner("eventhubs", 16)
-        keys = [f"VIN-{n}" for n in range(50)]
-        for key in keys:
-            assert topic.append(b"", key=key).partition == expected.partition(key)
-            assert topic.append(b"", key=key.encode()).partition == expected.partition(key)
-        topic.append_batch([Event(b"", key) for key in keys])
-        assert {e.partition == expected.partition(e.key or "") for e in everything(topic)} == {True}
-
     def test_events_without_a_key_take_turns(self, log: EventLog) -> None:
         """Call by call, over all partitions."""
-        topic = log.create_topic("cars", partitions=4)
+        topic = self.make_topic(log, "cars", partitions=4)
         for _ in range(2):
             assert {topic.append(b"x").partition for _ in range(4)} == set(range(4))
 
     def test_a_partition_that_is_named_gets_all(self, log: EventLog) -> None:
         """Whatever the keys."""
-        topic = log.create_topic("cars", partitions=3)
+        topic = self.make_topic(log, "cars", partitions=3)
         (receipt,) = topic.append_batch([b"a", Event(b"b", "k"), "c"], partition=2)
         assert (receipt.partition, receipt.count) == (2, 3)
         assert bodies(topic, 2) == [b"a", b"b", b"c"]
@@ -208,10 +105,11 @@ class StoringContract(EngineSuite):
 
     def test_nothing_of_a_call_that_is_refused_is_stored(self, log: EventLog) -> None:
         """Not even what came before the event at fault."""
-        topic = log.create_topic("cars", partitions=2, max_event_bytes=10)
+        topic = self.make_topic(log, "cars", partitions=2)
+        too_large = bytes(topic.max_event_bytes + 1)
         wrong: Any = {"a": 1}
         calls: list[tuple[type[Exception], Callable[[], object]]] = [
-            (EventTooLargeError, lambda: topic.append_batch([b"a", bytes(11)])),
+            (EventTooLargeError, lambda: topic.append_batch([b"a", too_large])),
             (EventTooLargeError, lambda: topic.append(b"a", key="k" * 1025)),
             (PartitionNotFoundError, lambda: topic.append(b"a", partition=2)),
             (PartitionNotFoundError, lambda: topic.append_batch([b"a"], partition=-1)),
@@ -226,7 +124,7 @@ class StoringContract(EngineSuite):
 
     def test_an_append_can_depend_on_the_next_offset(self, log: EventLog) -> None:
         """So of two that have seen the same, one is refused, and told why."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         with self.doing("expect_next"):
             receipt = topic.append(b"a", partition=0, expect_next=0)
             with raises(UnexpectedOffsetError) as raised:
@@ -238,7 +136,7 @@ class StoringContract(EngineSuite):
 
     def test_threads_that_append_at_once_lose_and_mix_up_nothing(self, log: EventLog) -> None:
         """Each one's events are in its order, and each receipt is its own."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
 
         def append(writer: int) -> list[tuple[int, bytes]]:
             written = []
@@ -257,7 +155,7 @@ class StoringContract(EngineSuite):
 
     def test_a_fetch_is_bounded(self, log: EventLog) -> None:
         """By a number of events, by bytes (but one event in any case), and by an end."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         topic.append_batch([b"%03d" % n for n in range(50)], partition=0)
         events = topic.read(0)
         assert topic.read(0, max_events=7) == events[:7]
@@ -269,7 +167,7 @@ class StoringContract(EngineSuite):
 
     def test_a_position_can_be_said_in_many_ways(self, log: EventLog) -> None:
         """All of them find the same events."""
-        topic = log.create_topic("cars", partitions=2)
+        topic = self.make_topic(log, "cars", partitions=2)
         topic.append_batch([b"a", b"b"], partition=0)
         events = topic.read(0)
         first = events[0].enqueued_at
@@ -285,7 +183,7 @@ class StoringContract(EngineSuite):
 
     def test_reading_out_of_range_tells_the_range(self, log: EventLog) -> None:
         """The next offset is in range: there is nothing there yet."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         topic.append_batch([b"a", b"b"], partition=0)
         following = topic.partition_info(0).next_offset
         assert topic.read(0, following) == []
@@ -300,7 +198,7 @@ class StoringContract(EngineSuite):
 
     def test_a_partition_says_what_is_in_it(self, log: EventLog) -> None:
         """From empty on."""
-        topic = log.create_topic("cars", partitions=2)
+        topic = self.make_topic(log, "cars", partitions=2)
         empty = topic.partition_info(0)
         assert (empty.beginning_offset, empty.next_offset) == (0, 0)
         assert (empty.last_enqueued_offset, empty.last_enqueued_at) == (-1, None)
@@ -317,7 +215,7 @@ class StoringContract(EngineSuite):
 
     def test_an_offset_is_found_by_time(self, log: EventLog) -> None:
         """The first at or after it; the next offset, if there is none yet."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         for number in range(5):
             topic.append(b"%d" % number, partition=0)
         events = topic.read(0)
@@ -335,7 +233,7 @@ class StoringContract(EngineSuite):
         """Topics as they were made, events as they were read, and the log's own id."""
         opener = self.opener(log)
         if opener is not None:
-            topic = log.create_topic("cars", partitions=2)
+            topic = self.make_topic(log, "cars", partitions=2)
             topic.append_batch([Event(b"a", "k", {"n": 1}), b"b"])
             stored = everything(topic)
             with opener() as again:
@@ -343,21 +241,9 @@ class StoringContract(EngineSuite):
                 assert again.topic("cars").id == topic.id
                 assert everything(again.topic("cars")) == stored
 
-    def test_a_log_is_looked_after(self, log: EventLog) -> None:
-        """Each of these leaves the events as they are."""
-        topic = log.create_topic("cars", partitions=1)
-        topic.append(b"kept")
-        with self.doing("check"):
-            assert log.check().ok
-        with self.doing("compact"):
-            log.compact()
-        with self.doing("expire"):
-            assert topic.expire() == 0
-        assert bodies(topic) == [b"kept"]
-
     def test_a_closed_log_says_so(self, log: EventLog) -> None:
         """Whatever it is asked; closing it again is fine."""
-        topic = log.create_topic("cars", partitions=1)
+        topic = self.make_topic(log, "cars", partitions=1)
         with log as entered:
             assert entered is log
         log.close()

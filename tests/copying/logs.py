@@ -12,7 +12,15 @@ from eventlog.copying import TopicCopy
 from eventlog.embedded.engine import EmbeddedLog
 from eventlog.embedded.topic import EmbeddedTopic
 
-__all__ = ["Clock", "Made", "contents", "copied", "gappy_log", "numbered"]
+__all__ = [
+    "Clock",
+    "Made",
+    "contents",
+    "copied",
+    "gappy_log",
+    "numbered",
+    "to_the_millisecond",
+]
 
 SECOND = 1_000_000
 MARKER = b"\0marker\0"
@@ -54,7 +62,7 @@ def copied(source: Topic, target: EventLog, **options: Any) -> Made:
     return copy
 
 
-def contents(topic: Topic, *, times: bool = True) -> list[list[tuple[object, ...]]]:
+def contents(topic: Topic, *, times: bool = True) -> list[list[tuple[Any, ...]]]:
     """All that is to survive, by partition; not offsets."""
     topic.partition_info(0)
     return [
@@ -69,6 +77,14 @@ def contents(topic: Topic, *, times: bool = True) -> list[list[tuple[object, ...
             for event in topic.read(partition, max_events=10**6)
         ]
         for partition in range(topic.partitions)
+    ]
+
+
+def to_the_millisecond(found: list[list[tuple[Any, ...]]]) -> list[list[tuple[Any, ...]]]:
+    """The same contents, with times as a cluster keeps them."""
+    return [
+        [(*rest, at.replace(microsecond=at.microsecond // 1000 * 1000)) for *rest, at in partition]
+        for partition in found
     ]
 
 

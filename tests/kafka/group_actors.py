@@ -223,6 +223,20 @@ def viewer(world: World, process: Process) -> None:
                     assert stored.offset >= before.get(era, -1), "it shows what is past"
 
 
+def clerk(world: World, process: Process) -> None:
+    """Writes down what rests: at any time, since nobody knows what rests."""
+    for _ in range(world.chance.randrange(500)):
+        world.step()
+        for name in map(IDS.checkpoint, world.partitions):
+            seen = process.blobs.seen(name)
+            if seen is None or not seen.is_certain or world.chance.random() < 0.3:
+                continue
+            with contextlib.suppress(StoreUnavailableError):
+                process.blobs.write_down(name)
+            now = process.blobs.seen(name)
+            world.happened["written down"] += now is not None and now.blob is not seen.blob
+
+
 # Histories
 
 
@@ -244,6 +258,7 @@ class Crowd(NamedTuple):
     removers: int = 0
     others: int = 0
     viewers: int = 0
+    clerks: int = 0
 
 
 HOSTS = Crowd(hosts=5, viewers=3)
@@ -252,7 +267,8 @@ BOTH = Crowd(hosts=3, consumers=3, viewers=1)
 OTHERS = Crowd(others=4, viewers=3, persons=0)
 ALL = Crowd(hosts=2, consumers=2, others=3, viewers=1)
 DELETED = Crowd(hosts=3, consumers=3, removers=3, persons=0)
-CROWDS = [HOSTS, CONSUMERS, BOTH, OTHERS, ALL, DELETED]
+RESTING = Crowd(hosts=3, consumers=2, others=2, persons=2, removers=1, clerks=3)
+CROWDS = [HOSTS, CONSUMERS, BOTH, OTHERS, ALL, DELETED, RESTING]
 
 
 def some_of(partitions: Sequence[int], chance: random.Random) -> list[int]:
@@ -277,7 +293,8 @@ def history(
 
         def enter(kind: str, most: int, make: Callable[[str], Act]) -> None:
             for number in range(chance.randrange(most + 1)):
-                if not processes or chance.random() < apart:
+                with_others = processes and kind == "clerk"
+                if not processes or (not with_others and chance.random() < apart):
                     processes.append(world.process())
                 name = f"{kind}-{number}"
                 actors[name] = world.acting(name, chance.choice(processes), make(name))
@@ -293,6 +310,7 @@ def history(
         enter("remover", crowd.removers, lambda _: remover)
         enter("anybody", crowd.others, lambda _: anybody)
         enter("viewer", crowd.viewers, lambda _: viewer)
+        enter("clerk", crowd.clerks, lambda _: clerk)
         world.others_move = crowd.others > 0
         world.run(actors, faults=faults)
         return world.happened

@@ -26,7 +26,12 @@ from eventlog.groups.documents import (
     decode,
     encode,
 )
-from eventlog.kafka.checkpoint import CommittedOffset, decode_checkpoint, decode_metadata
+from eventlog.kafka.checkpoint import (
+    CommittedOffset,
+    decode_checkpoint,
+    decode_metadata,
+    kafka_group,
+)
 from eventlog.kafka.commit_view import CommitView
 from eventlog.kafka.groups import GroupBlobs
 from tests.kafka.simulated_kafka import Record, Schedule, SimulatedKafka, SimulatedProducers
@@ -325,7 +330,9 @@ class World:
         coming: Mapping[tuple[str, str, int], CommittedOffset] | None = None,
     ) -> None:
         """What document and offset say together is what was finished."""
-        at = {**self.kafka.decided(), **(coming or {})}.get((IDS.group, IDS.topic_name, partition))
+        at = {**self.kafka.decided(), **(coming or {})}.get(
+            (kafka_group(IDS.group), IDS.topic_name, partition)
+        )
         offset = document.offset
         if at is not None and (document.producers or document.to_fence):
             metadata = decode_metadata(at.metadata)

@@ -27,6 +27,7 @@ from eventlog.kafka.checkpoint import (
     Seen,
     counted,
     decode_checkpoint,
+    kafka_group,
     moved_on,
     of_base,
     owner_of,
@@ -57,6 +58,7 @@ def test_every_event_is_finished_once_by_who_owns_its_partition(
         happened += history(seed, hashed=hashed, faults=faults)
     for what in ("began", "committed", "fenced", "reset", "deleted", "released"):
         assert happened[what] > SEEDS // 20, happened
+    assert happened["written down"] > SEEDS // 40, happened
     assert not faults or happened["came late"] > SEEDS // 40, happened
 
 
@@ -109,7 +111,7 @@ class DoesNotWaitForWhatIsDecided(GroupBlobs):
         if not stable:
             return super()._committed(group, topic, partitions, stable=False)
         with _translated():
-            return self._offsets.committed(group, topic, partitions, stable=False)
+            return self._offsets.committed(kafka_group(group), topic, partitions, stable=False)
 
 
 class ShowsWhatIsToBeFenced(GroupBlobs):

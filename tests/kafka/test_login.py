@@ -102,7 +102,7 @@ def test_what_is_not_allowed_is_named(kafka: Kafka) -> None:
         ):
             with pytest.raises(EventLogError, match=doing) as raised:
                 call()
-            assert "does not allow it" in str(raised.value)
+            assert "does not allow user 'guest' that" in str(raised.value)
             assert not any(secret in str(raised.value) for secret in kafka.secrets)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import operator
+import pickle
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +25,7 @@ from eventlog.kafka.records import (
     from_messages,
     to_message,
 )
+from eventlog.positions import microseconds
 
 repeatable = settings(derandomize=True, deadline=None)
 
@@ -52,7 +57,8 @@ def message(
 def sent(headers: Headers | None) -> Any:
     """Headers as a consumer of librdkafka gives them: bytes."""
     return headers and [
-        (name, value.encode() if isinstance(value, str) else value) for name, value in headers
+        (name, value.encode() if isinstance(value, str) else value)
+        for name, value in headers.items()
     ]
 
 
@@ -133,8 +139,8 @@ def test_what_needs_no_header_has_none() -> None:
     for key in (None, "key", b"\xff\xfe"):
         assert to_message(b"", key, NO_PROPERTIES)[2] is None
         assert to_message(b"", key, None)[2] is None
-    assert to_message(b"", b"text", None)[2] == [(KEY_HEADER, b"bytes")]
-    assert to_message(b"", "key", {"only": "text"})[2] == [("only", "text")]
+    assert to_message(b"", b"text", None)[2] == {KEY_HEADER: b"bytes"}
+    assert to_message(b"", "key", {"only": "text"})[2] == {"only": "text"}
 
 
 def test_a_name_no_header_can_have_is_refused() -> None:
@@ -215,3 +221,62 @@ def test_events_know_where_they_stand_across_gaps_and_times() -> None:
         max(time, 0) for _, time in places
     ]
     assert from_messages("cars", 3, []) == []
+
+
+def test_what_brokers_have_timed_is_not_asked_one_by_one_for_its_time() -> None:
+    """Their times do not decrease: where the first and the last are the same, so are all."""
+    for times in ([5, 5, 5], [5, 6, 6, 7]):
+        messages = [
+            Message("cars", 3, 250 + n, None, b"", None, None, (TIMESTAMP_LOG_APPEND_TIME, time))
+            for n, time in enumerate(times)
+        ]
+        events = from_messages("cars", 3, messages)
+        assert [event.offset for event in events] == [250 + n for n in range(len(times))]
+        found = [microseconds(event.enqueued_at) // 1000 for event in events]
+        assert found == times
+
+
+def test_properties_are_a_mapping_that_does_not_change() -> None:
+    """The same can be done with them as with those of other engines."""
+    plain: Mapping[str, Any] = MappingProxyType({"n": 1, "text": "ä"})
+    mine = round_trip(Event(b"", "key", plain)).properties
+    assert isinstance(mine, Mapping)
+    for same in (
+        lambda one: one["n"],
+        lambda one: (one.get("n"), one.get("m"), one.get("m", 3)),
+        lambda one: ("n" in one, "m" in one, len(one), bool(one)),
+        lambda one: ([*one], [*reversed(one)], [*one.keys()], [*one.values()], [*one.items()]),
+        lambda one: (one | {"n": 2}, {"n": 2} | one, one | plain, plain | one, one.copy()),
+        lambda one: {**one},
+        lambda one: (one == plain, plain == one, one == {"n": 1}, one == 5),
+    ):
+        assert same(mine) == same(plain)
+        assert repr(same(mine)) == repr(same(plain))
+    assert repr(mine) == repr({"n": 1, "text": "ä"})
+    match mine:
+        case {"n": number}:
+            assert number == 1
+        case _:
+            pytest.fail("it matches no mapping")
+    for change in (lambda: hash(mine), lambda: operator.setitem(cast("Any", mine), "n", 2)):
+        with pytest.raises(TypeError):
+            change()
+    with pytest.raises(KeyError):
+        mine["m"]
+
+
+def test_an_event_is_the_same_in_whatever_company_it_was_read() -> None:
+    """With others of its time, of other times, with gaps between them; and in another process."""
+    many = [message(b"%d" % n, offset=n, timestamp=NOON_MS + n // 3) for n in range(6)]
+    alone = [event for one in many for event in from_messages("cars", 3, [one])]
+    shared = from_messages("cars", 3, many)
+    apart = from_messages("cars", 3, many[::2])
+    assert alone == shared
+    assert apart == alone[::2]
+    assert shared[0] != from_messages("cars", 3, [message(b"0", timestamp=NOON_MS + 1)])[0]
+    assert shared[0] != from_messages("vans", 3, many)[0]
+    for events in (alone, shared, apart):
+        copies = pickle.loads(pickle.dumps(events))
+        assert copies == events
+        assert [copy.enqueued_at for copy in copies] == [event.enqueued_at for event in events]
+        assert set(map(hash, copies)) == set(map(hash, events))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventlog import StoredEvent, StoreUnavailableError
+from eventlog import LogBusyError, StoredEvent, StoreUnavailableError
 from eventlog.event import Origin
 from eventlog.processor.failures import Again, Instead, PutAside, Unit, decide
 from eventlog.processor.options import RetryPolicy
@@ -70,18 +70,21 @@ def test_attempts_of_before_count_but_not_their_time() -> None:
     assert (unit.failures, unit.failed_at) == (3, 1000)
 
 
-def test_that_the_store_cannot_be_reached_is_no_attempt_however_often_and_long() -> None:
+@pytest.mark.parametrize("away", [StoreUnavailableError("away"), LogBusyError("away")])
+def test_that_store_or_log_cannot_be_reached_is_no_attempt_however_often_and_long(
+    away: Exception,
+) -> None:
     unit = unit_of(1)
     policy = RetryPolicy(max_attempts=2, time_limit=10, initial_delay=3, jitter=0)
-    causes: list[BaseException] = [StoreUnavailableError("away")] * 5
+    causes: list[BaseException] = [away] * 5
     named = EventFailed(event(1))
-    named.__cause__ = StoreUnavailableError("away")
+    named.__cause__ = away
     for now, error in enumerate([*causes, named]):
         unit.failed(error, checkpoint=-1, now=100 * now)
         assert decided(unit, policy=policy, now=100 * now + 50) == Again(3)
     unit.failed(ValueError(), checkpoint=-1, now=1000)
     assert unit.failures == 1
-    unit.failed(StoreUnavailableError("away"), checkpoint=-1, now=2000)
+    unit.failed(away, checkpoint=-1, now=2000)
     assert decided(unit, policy=policy, now=2000) == Again(3)
     unit.failed(ValueError(), checkpoint=-1, now=2001)
     (condemned,) = decided(unit, policy=policy, now=2001).units

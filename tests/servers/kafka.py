@@ -32,6 +32,7 @@ from tests.servers.server import fresh_name
 __all__ = ["GUEST", "USER", "Kafka"]
 
 _PATIENCE: Final = 60.0  # seconds
+_TRIES: Final = 3
 _LISTENERS: Final = ("CONTROLLER", "SASL_PLAINTEXT", "SSL", "SASL_SSL")  # besides "PLAINTEXT"
 _SAYS: Final = {  # which loggers say what, on stderr
     "defaultLogLevel": "error",
@@ -55,11 +56,11 @@ class Kafka:
     """
 
     def __init__(self, port: int = 0, **settings: object) -> None:
-        self.port = port or free_port()
+        self._chosen = port
         self._class_path = kafka_jars.class_path()
         self._directory = Path(tempfile.mkdtemp(prefix="eventlog-kafka-"))
         self._security = Security(self._directory)
-        self._ports = {"PLAINTEXT": self.port} | {name: free_port() for name in _LISTENERS}
+        self._choose_ports()
         self._admin: AdminClient | None = None
         self.proxy = KafkaProxy(self, free_port())
         self.certificate = self._security.certificate
@@ -67,12 +68,30 @@ class Kafka:
             text for word in self._security.passwords.values() for text in (word, quote(word, ""))
         )
         try:
-            self._write_settings({n.replace("_", "."): value for n, value in settings.items()})
+            given = {name.replace("_", "."): value for name, value in settings.items()}
+            self._write_settings(given)
             self._format()
-            self.start()
+            self._start_first(given)
         except BaseException:
             self._remove()
             raise
+
+    def _choose_ports(self) -> None:
+        self.port = self._chosen or free_port()
+        self._ports = {"PLAINTEXT": self.port} | {name: free_port() for name in _LISTENERS}
+
+    def _start_first(self, settings: Mapping[str, object]) -> None:
+        """A port that was free may be somebody's by then: take others."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self.start()
+            except AssertionError as error:
+                if not left or "already in use" not in str(error):
+                    raise
+                self._choose_ports()
+                self._write_settings(settings)
+            else:
+                return
 
     @property
     def bootstrap(self) -> str:

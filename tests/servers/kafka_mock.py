@@ -66,9 +66,9 @@ class MockCluster:
         """Where it is, as `eventlog.open` is told."""
         return f"kafka://{self.bootstrap}"
 
-    def create_topic(self, partitions: int = 1) -> str:
-        """A new topic of a fresh name."""
-        name = fresh_name()
+    def create_topic(self, partitions: int = 1, name: str = "") -> str:
+        """A new topic, of a fresh name if none is given."""
+        name = name or fresh_name()
         _require(_call("mock_topic_create", self._cluster, name.encode(), partitions, 1))
         return name
 

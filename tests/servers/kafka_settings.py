@@ -15,6 +15,7 @@ _SMALL: Final = {
     "log.cleaner.threads": 1,
     "log.cleaner.dedupe.buffer.size": 4 << 20,  # of the heap; the default is half of ours
     "log.index.size.max.bytes": 1 << 20,  # of each segment, mapped into memory
+    "socket.listen.backlog.size": 1024,  # paused, it has clients call again and again
     "offsets.topic.num.partitions": 4,
     "offsets.topic.replication.factor": 1,
     "transaction.state.log.num.partitions": 4,

@@ -11,10 +11,11 @@ import click
 import msgspec
 
 from eventlog.cli import output
-from eventlog.cli.dead_letters.replayed import Replayed
+from eventlog.cli.dead_letters.replayed import Replayed, memory
 from eventlog.cli.dead_letters.selection import Letter, Selection, letters, selection_options
 from eventlog.cli.display import Value, age_text, instant_text, show_row, show_table
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
+from eventlog.cli.stores import store_option
 
 __all__ = ["list_letters"]
 
@@ -41,9 +42,16 @@ _encode: Final = msgspec.json.Encoder().encode
     show_default=True,
     help="text: a table. json: an object a line, without keys, bodies and other properties.",
 )
+@store_option
 @pass_invocation
 def list_letters(
-    invocation: Invocation, /, *, name: str, form: Literal["text", "json"], **selected: Any
+    invocation: Invocation,
+    /,
+    *,
+    name: str,
+    form: Literal["text", "json"],
+    store_url: str | None,
+    **selected: Any,
 ) -> None:
     """List the dead letters in TOPIC, partition after partition, in the order of their offsets.
 
@@ -53,7 +61,8 @@ def list_letters(
     """
     with invocation.open_log(read_only=True) as log:
         topic = log.topic(name)
-        replayed = functools.cache(functools.partial(Replayed, topic))
+        store = memory(log, store_url)
+        replayed = functools.cache(functools.partial(Replayed, topic, store=store))
         found = (
             (letter, letter.event.offset in replayed(letter.event.partition))
             for some in letters(topic, Selection(**selected))

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import click
 
-from eventlog import Event, EventLogError, Topic
-from eventlog.cli.dead_letters.replayed import AlreadyReplayedError, Replayed
+from eventlog import Event, EventLogError, PreconditionFailedError, Topic
+from eventlog.blobs import BlobStore
+from eventlog.cli.dead_letters.replayed import AlreadyReplayedError, Replayed, memory
 from eventlog.cli.dead_letters.selection import (
     Letter,
     Selection,
@@ -20,6 +21,8 @@ from eventlog.cli.dead_letters.selection import (
 from eventlog.cli.display import show_table
 from eventlog.cli.failures import Failure, Interrupted, describe
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
+from eventlog.cli.stores import store_option
+from eventlog.groups.blobs import ATTEMPTS, pause_a_moment
 from eventlog.processor.dead_letters import original
 
 __all__ = ["replay"]
@@ -37,6 +40,7 @@ COLUMNS: Final = ("topic", "events replayed", "replayed before")
 )
 @click.option("--again", is_flag=True, help="Also those that were replayed before.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be replayed.")
+@store_option
 @pass_invocation
 def replay(
     invocation: Invocation,
@@ -46,13 +50,15 @@ def replay(
     into: str | None,
     again: bool,
     dry_run: bool,
+    store_url: str | None,
     **selected: Any,
 ) -> None:
     """Append the originals of the dead letters in TOPIC: all, those named, or those selected.
 
     Each goes back to the partition it came from; with --into, where its key says. The letters stay
-    in TOPIC. That one was replayed is remembered in the same transaction, so that it is safe to
-    repeat this command, whatever became of it: nothing is replayed twice.
+    in TOPIC. That one was replayed is remembered with the transaction that did it, so that it is
+    safe to repeat this command, whatever became of it: nothing is replayed twice. A Kafka cluster
+    has no place for that: there --store must be the same each time.
 
     Prints a line for each topic that was appended to: its name, how many events were replayed, and
     how many of those selected had been before; where the output is no terminal separated by tabs.
@@ -60,7 +66,8 @@ def replay(
     with invocation.open_log(read_only=dry_run) as log:
         if into is not None:
             log.topic(into)  # or it is refused, whether there is something to append or not
-        work = _Replay(log.topic(name), into, again=again, dry_run=dry_run)
+        store = memory(log, store_url)
+        work = _Replay(log.topic(name), into, store, again=again, dry_run=dry_run)
         found = letters(work.topic, Selection(**selected))
         try:
             for some in found:
@@ -78,10 +85,14 @@ class _Replay:
     Args:
         topic: the dead-letter topic.
         into: see `replay`; so are `again` and `dry_run`.
+        store: where it is remembered what was replayed.
     """
 
-    def __init__(self, topic: Topic, into: str | None, *, again: bool, dry_run: bool) -> None:
+    def __init__(
+        self, topic: Topic, into: str | None, store: BlobStore, *, again: bool, dry_run: bool
+    ) -> None:
         self.topic = topic
+        self._store = store
         self._into = into
         self._again = again
         self._dry_run = dry_run
@@ -94,13 +105,21 @@ class _Replay:
         partition = some[0].event.partition
         replayed = self._replayed.get(partition)
         if replayed is None:
-            replayed = self._replayed[partition] = Replayed(self.topic, partition)
+            replayed = self._replayed[partition] = Replayed(self.topic, partition, self._store)
+        failures = 0
         while True:
             new = [one for one in some if self._again or one.event.offset not in replayed]
             try:
                 if new and not self._dry_run:
                     self._append(new, replayed)
             except AlreadyReplayedError:
+                replayed.look()
+                continue
+            except PreconditionFailedError:  # others came first, and nothing was stored
+                failures += 1
+                if failures >= ATTEMPTS:
+                    raise
+                pause_a_moment(failures)
                 replayed.look()
                 continue
             break
@@ -115,7 +134,8 @@ class _Replay:
             places[self._destination(letter), partition].append(original(letter.event))
         offsets = [letter.event.offset for letter in some]
         with self.topic.log.transaction() as transaction:
-            transaction.attach(replayed.replaying(offsets, again=self._again))
+            replaying = replayed.replaying(offsets, again=self._again)
+            transaction.attach(replaying, self._store)
             for (topic, partition), events in places.items():
                 transaction.append_batch(topic, events, partition=partition)
 

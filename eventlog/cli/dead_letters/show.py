@@ -8,13 +8,14 @@ import click
 
 from eventlog import Event
 from eventlog.cli import output
-from eventlog.cli.dead_letters.replayed import Replayed
+from eventlog.cli.dead_letters.replayed import Replayed, memory
 from eventlog.cli.dead_letters.selection import Letter, Place, Selection, letters, place
 from eventlog.cli.display import Value, show_fields
 from eventlog.cli.event_formats import json_lines
 from eventlog.cli.event_json import encode_properties
 from eventlog.cli.failures import Failure
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
+from eventlog.cli.stores import store_option
 from eventlog.processor.dead_letters import original
 
 __all__ = ["show"]
@@ -35,9 +36,16 @@ FORMATS: Final = ("text", "json")
     help="text: what is known, a line each, a blank line, and the body as it is. json: the event "
     "as 'read --format json' prints it.",
 )
+@store_option
 @pass_invocation
 def show(
-    invocation: Invocation, /, *, name: str, where: Place, form: Literal["text", "json"]
+    invocation: Invocation,
+    /,
+    *,
+    name: str,
+    where: Place,
+    form: Literal["text", "json"],
+    store_url: str | None,
 ) -> None:
     """Print the dead letter of TOPIC that stands at PARTITION:OFFSET, as 'list' shows it."""
     with invocation.open_log(read_only=True) as log:
@@ -45,7 +53,7 @@ def show(
         found = [one for some in letters(topic, Selection((where,))) for one in some]
         if not found:
             raise Failure(f"what stands at {where} in topic {name!r} is no dead letter")
-        replayed = where.offset in Replayed(topic, where.partition)
+        replayed = where.offset in Replayed(topic, where.partition, memory(log, store_url))
     (letter,) = found
     if form == "json":
         output.write(json_lines([letter.event]))

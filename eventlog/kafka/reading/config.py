@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Message
 
-__all__ = ["COMMON", "is_damage"]
+__all__ = ["COMMON", "is_damage", "is_of_partition"]
 
 COMMON: Final[dict[str, Any]] = {
     "group_id": "eventlog",  # it takes part in no group, but librdkafka wants a name
@@ -28,3 +28,11 @@ COMMON: Final[dict[str, Any]] = {
 def is_damage(error: KafkaError) -> bool:
     """Whether it says that what is stored cannot be read."""
     return error.code() in (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)  # noqa: SLF001
+
+
+def is_of_partition(message: Message) -> bool:
+    """Whether an error is one of reading, and not of the group that librdkafka wants a name of.
+
+    Who may read a topic need not have any right to that group.
+    """
+    return message.topic() is not None

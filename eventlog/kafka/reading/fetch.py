@@ -18,7 +18,7 @@ from eventlog.kafka.cluster import LATEST as LAST
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.reading.lane import Lane, Taken
 from eventlog.kafka.reading.news import News
-from eventlog.kafka.reading.runs import KafkaRun, Place, runs_of
+from eventlog.kafka.reading.runs import KafkaRun, runs_of
 
 if TYPE_CHECKING:
     from eventlog.kafka.reading.fetcher import TopicFetchers
@@ -31,6 +31,9 @@ _LOOK_AGAIN_SECONDS: Final = 1.0
 
 _SOON_SECONDS: Final = 0.005
 """How long who waits for events gives them before the cluster is asked whether there are any."""
+
+_LEAST_SECONDS: Final = 0.1
+"""A look that has no time left asks all the same, in vain mostly: the error says more then."""
 
 
 class ReaderLanes:
@@ -51,10 +54,15 @@ class ReaderLanes:
         """What is read for `wanted`, from now on at the latest."""
         with self.fetchers.mutex:
             lane = self.current.get(wanted.partition)
-            if lane is None or not lane.holds(wanted.offset) or not self.fetchers.is_read(lane):
+            if lane is None or not self._suits(lane, wanted):
                 lane = self.fetchers.lane(self.news, wanted.partition, wanted.offset, room)
                 self.current[wanted.partition] = lane
             return lane
+
+    def _suits(self, lane: Lane, wanted: Wanted) -> bool:
+        """Whether what is wanted is in it, or comes next: into one that is full nothing does."""
+        is_next = lane.is_empty or lane.has(wanted)
+        return lane.holds(wanted.offset) and is_next and self.fetchers.is_read(lane)
 
     def is_current(self, lane: Lane) -> bool:
         """Whether it was not replaced, by another look of the same reader."""
@@ -106,16 +114,16 @@ class Fetch:
                 break
             if not self._ends:
                 if self._may_come_soon():
-                    reader.news.wait_for_step(seen, _SOON_SECONDS)
+                    self._wait(seen, _SOON_SECONDS)
                     self._is_patient = False
                 else:
                     self._ask_for_ends(deadline)
                 continue
             if deadline.passed:
-                raise self._late(deadline)
-            reader.news.wait_for_step(seen, min(deadline.left(), _LOOK_AGAIN_SECONDS))
-            record = topic.current().record
-        return Look(record.partitions, self._taken(record.append_time))
+                raise self._gave_up(deadline)
+            self._wait(seen, min(deadline.left(), _LOOK_AGAIN_SECONDS))
+            record = topic.current(max(deadline.left(), _LEAST_SECONDS)).record
+        return Look(record.partitions, self._taken())
 
     # What is known
 
@@ -137,6 +145,14 @@ class Fetch:
     def _has(self, wanted: Wanted) -> bool:
         return self._lanes[wanted.partition].has(wanted)
 
+    def _wait(self, seen: int, timeout: float) -> None:
+        """Wait until something comes that is missing, or for so many seconds."""
+        with self._reader.fetchers.mutex:
+            for wanted in self._open():
+                self._lanes[wanted.partition].is_awaited = not self._has(wanted)
+        self._reader.fetchers.ring()
+        self._reader.news.wait_for_step(seen, timeout)
+
     def _may_come_soon(self) -> bool:
         """Whether to wait a moment before the cluster is asked: where events flow they come."""
         return self._is_patient and not all(lane.end_seen for lane in self._lanes.values())
@@ -149,12 +165,18 @@ class Fetch:
         numbers = [wanted.partition for wanted in self._request.wanted]
         cluster = self._topic.log.cluster
         ends = cluster.offsets(
-            self._topic.name, [(number, LAST) for number in numbers], timeout=deadline.left()
+            self._topic.name,
+            [(number, LAST) for number in numbers],
+            timeout=max(deadline.left(), _LEAST_SECONDS),
         )
         self._ends = {number: at.offset for number, at in zip(numbers, ends, strict=True)}
 
-    def _late(self, deadline: Deadline) -> Exception:
-        open_ = [str(one.partition) for one in self._open() if not self._is_at_end(one)]
+    def _gave_up(self, deadline: Deadline) -> Exception:
+        """The error; whoever looks again has its lanes made anew."""
+        late = [one.partition for one in self._open() if not self._is_at_end(one)]
+        for number in late:
+            self._reader.drop(self._lanes[number])
+        open_ = map(str, late)
         return self._topic.log.cluster.error(
             KafkaError(KafkaError._TIMED_OUT),  # noqa: SLF001 - that is its name
             f"reading topic {self._topic.name!r}, partition {', '.join(open_)}",
@@ -202,7 +224,7 @@ class Fetch:
 
     # What is given
 
-    def _taken(self, append_time: bool) -> dict[int, Found]:  # noqa: FBT001 - a fact of the topic
+    def _taken(self) -> dict[int, Found]:
         taken: list[tuple[Wanted, Taken]] = []
         request = self._request
         left = request.max_bytes
@@ -218,11 +240,11 @@ class Fetch:
                 room = request.share if request.each else min(request.share, left)
                 one = lane.take(self._limited(wanted), room, least=least)
                 taken.append((wanted, one))
-                left -= sum(map(len, one.messages))
-                least = request.each or (least and not one.messages)
+                left -= one.body_bytes
+                least = request.each or (least and not one.pieces)
         self._reader.fetchers.ring()
         for wanted, one in taken:
-            found = self._found_of(wanted, one, append_time)
+            found = self._found_of(wanted, one)
             if found is not None:
                 self._found[wanted.partition] = found
         return self._found
@@ -234,17 +256,15 @@ class Fetch:
             return wanted
         return wanted._replace(stop=end if wanted.stop is None else min(wanted.stop, end))
 
-    def _found_of(self, wanted: Wanted, taken: Taken, append_time: bool) -> Found | None:  # noqa: FBT001
+    def _found_of(self, wanted: Wanted, taken: Taken) -> Found | None:
         number = wanted.partition
         runs: list[Run] = []
-        if taken.messages:
-            place = Place(self._topic.name, number, append_time)
-            runs.extend(runs_of(place, taken.messages, taken.stop))
+        if taken.pieces:
+            runs.extend(runs_of(taken.pieces, taken.stop, by_time=self._request.by_time))
             self._reader.times_us[number] = runs[-1].enqueued_us
         elif taken.stop > wanted.offset:
             time_us = self._reader.times_us.get(number) or self._topic.log.now_us()
-            place = Place(self._topic.name, number, append_time)
-            runs.append(KafkaRun(place, [], wanted.offset, taken.stop, time_us))
+            runs.append(KafkaRun([], wanted.offset, taken.stop, time_us, 0))
         end = self._ends.get(number)
         if self._request.each:
             at_end = end is not None and end <= max(taken.stop, wanted.offset)

@@ -22,7 +22,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,9 +32,10 @@ from confluent_kafka import TopicPartition as Spot
 from eventlog.consuming.source import corrupt
 from eventlog.errors import EventLogError, LogBusyError
 from eventlog.kafka.failures import Kind, is_transient, kind_of
-from eventlog.kafka.reading.config import COMMON, is_damage
+from eventlog.kafka.reading.config import COMMON, is_damage, is_of_partition
 from eventlog.kafka.reading.lane import Lane
 from eventlog.kafka.reading.news import Bell, News
+from eventlog.kafka.records import Decoded, decoded
 
 if TYPE_CHECKING:
     from eventlog.kafka.cluster import Cluster, Consumer
@@ -53,7 +54,16 @@ _FOLLOWING: Final[dict[str, Any]] = {
 
 _POLL_SECONDS: Final = 0.1
 """How long the fetcher waits for messages before it looks what else has changed for it."""
-_POLL_MESSAGES: Final = 10_000
+_POLL_MESSAGES: Final = 250
+"""How many messages are taken of librdkafka at a time. They are objects that the garbage collector
+counts until events are made of them: it would run all the time if there were more at once."""
+_POLLS: Final = 16
+"""So many times before readers are told."""
+
+_ENOUGH_BYTES: Final = 2**20
+"""When so much waits for a reader the rest is left to librdkafka: what was made long before it is
+used has left the processor's caches by then."""
+
 _KICK_SECONDS: Final = 0.5
 _CHECK_SECONDS: Final = 1.0
 """How often it is looked whether the topic has changed, while it is read."""
@@ -125,9 +135,7 @@ class Fetcher:
         self._follow(wanted)
         if not wanted:
             self._bell.wait(_IDLE_SECONDS / 2)
-        elif all(not lane.is_empty for lane in wanted.values()) and any(
-            lane.is_full for lane in wanted.values()
-        ):
+        elif _is_enough(wanted.values()):
             self._bell.wait(_CHECK_SECONDS)
         else:
             self._pause(wanted.values())
@@ -192,7 +200,14 @@ class Fetcher:
                 self._kick_unheard()
                 return
             messages = [message, *self._consumer.consume(_POLL_MESSAGES, 0)]
-        self._hand_out(messages)
+        found: list[tuple[int, Decoded]] = []
+        self._take_in(messages, found)
+        for _ in range(_POLLS - 1):
+            if len(messages) < _POLL_MESSAGES:
+                break
+            messages = self._consumer.consume(_POLL_MESSAGES, 0)
+            self._take_in(messages, found)
+        self._put(found)
 
     def _kick_unheard(self) -> None:
         while self._unheard:
@@ -201,25 +216,33 @@ class Fetcher:
                 self._kick(lane.partition)
                 return
 
-    def _hand_out(self, messages: list[Message]) -> None:
+    def _take_in(self, messages: list[Message], found: list[tuple[int, Decoded]]) -> None:
+        """Find events in messages; errors among them are told when what came before them was."""
         if not any(map(Message.error, messages)):
-            self._put(messages)
+            found += self._decoded(messages)
             return
         for is_error, some in groupby(messages, lambda one: one.error() is not None):
             if not is_error:
-                self._put(list(some))
+                found += self._decoded(list(some))
                 continue
+            self._put(found)
+            found.clear()
             for message in some:
                 self._take_note(message)
 
-    def _put(self, messages: list[Message]) -> None:
-        parts = [(number, list(some)) for number, some in groupby(messages, Message.partition)]
+    def _decoded(self, messages: list[Message]) -> Iterator[tuple[int, Decoded]]:
+        """Events, by partition."""
+        for number, some in groupby(messages, Message.partition):
+            assert number is not None
+            yield number, decoded(self._name, number, list(some))
+
+    def _put(self, found: list[tuple[int, Decoded]]) -> None:
         told: set[News] = set()
         with self._mutex:
-            for number, some in parts:
+            for number, events in found:
                 lane = self._lane(number)
                 if lane is not None:
-                    lane.put(some)
+                    lane.put(events)
                     told.add(lane.news)
             for news in told:
                 news.tell()
@@ -233,6 +256,8 @@ class Fetcher:
         """Of what is not a message: an end, or an error."""
         error = message.error()
         assert error is not None
+        if not is_of_partition(message):
+            return
         with self._mutex:
             lane = self._lane(message.partition())
             if lane is None:
@@ -283,6 +308,18 @@ class Fetcher:
         if now != self._owner.seen:
             self._owner.seen = now
             self._owner.tell_all()
+
+
+def _is_enough(lanes: Iterable[Lane]) -> bool:
+    """Whether every reader has plenty to take, and waits for nothing else."""
+    waiting: dict[News, int] = {}
+    room: dict[News, int] = {}
+    for lane in lanes:
+        if lane.is_awaited:
+            return False
+        waiting[lane.news] = waiting.get(lane.news, 0) + lane.size
+        room[lane.news] = room.get(lane.news, 0) + lane.room
+    return all(size > min(room[news], _ENOUGH_BYTES) for news, size in waiting.items())
 
 
 class TopicFetchers:

@@ -23,9 +23,10 @@ from eventlog.kafka.cluster import LATEST as LAST
 from eventlog.kafka.cluster import Spec
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, is_transient, kind_of
-from eventlog.kafka.reading.config import COMMON, is_damage
+from eventlog.kafka.reading.config import COMMON, is_damage, is_of_partition
 from eventlog.kafka.reading.positions import offset_for, spec_for
-from eventlog.kafka.reading.runs import Place, index_of, offset_of, runs_of
+from eventlog.kafka.reading.runs import index_of, offset_of
+from eventlog.kafka.records import from_messages
 
 if TYPE_CHECKING:
     from eventlog.kafka.cluster import Cluster, Consumer
@@ -115,13 +116,15 @@ def read(  # noqa: PLR0917 - `Topic.read`'s, and the topic
     deadline = Deadline(topic.log.settings.timeout)
     asked: list[tuple[int, Spec]] = [(partition, FIRST), (partition, LAST)]
     asked += [(partition, spec_for(position)) for position in (start, end) if position is not None]
-    beginning, following, *answers = topic.log.cluster.offsets(topic.name, asked)
-    first = offset_for(start, answers[0], following.offset)
+    beginning, following, *answers = topic.log.cluster.offsets(
+        topic.name, asked, timeout=deadline.left()
+    )
+    first = offset_for(topic, partition, start, answers[0], following.offset)
     if not beginning.offset <= first <= following.offset:
         raise out_of_range(topic.name, partition, first, beginning.offset, following.offset)
     stop = following.offset
     if end is not None:
-        stop = min(stop, offset_for(end, answers[1], stop))
+        stop = min(stop, offset_for(topic, partition, end, answers[1], stop))
     if first >= stop:
         return []
     wanted = _Range(topic.name, partition, first, stop, min(max_events, stop - first), max_bytes)
@@ -130,10 +133,7 @@ def read(  # noqa: PLR0917 - `Topic.read`'s, and the topic
     except TopicNotFoundError:
         topic.refresh()
         raise
-    messages = _limited(messages, wanted)
-    place = Place(topic.name, partition, topic.state.record.append_time)
-    runs = runs_of(place, messages, stop)
-    return runs[0].events() if len(runs) == 1 else [e for run in runs for e in run.events()]
+    return from_messages(topic.name, partition, _limited(messages, wanted))
 
 
 def _fetched(topic: KafkaTopic, wanted: _Range, deadline: Deadline) -> list[Message]:
@@ -181,7 +181,7 @@ def _is_over(topic: KafkaTopic, wanted: _Range, some: list[Message], found: list
     """
     for message in some:
         error = message.error()
-        if error is None or is_transient(error):
+        if error is None or is_transient(error) or not is_of_partition(message):
             continue
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - that is its name
             if (message.offset() or 0) >= wanted.stop:

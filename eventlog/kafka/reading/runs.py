@@ -1,95 +1,119 @@
-"""Messages of one partition as runs of events: cut where the time changes, decoded when wanted."""
+"""Events of one partition as they were read, in pieces; and as runs, as a `Consumer` takes them."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from itertools import accumulate, chain, cycle, groupby, islice, repeat
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, groupby, pairwise
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from confluent_kafka import Message
 
-from eventlog.event import EVENTS_PER_ORIGIN, NO_PROPERTIES, Origin, StoredEvent
-from eventlog.kafka.records import from_messages
-from eventlog.positions import LAST_INSTANT_US, instant
+from eventlog.event import StoredEvent
+from eventlog.kafka.origin import time_of
+from eventlog.positions import microseconds
 
-__all__ = ["KafkaRun", "Place", "fitting", "index_of", "offset_of", "runs_of"]
-
-_PLACES: Final = range(EVENTS_PER_ORIGIN)
-_LAST_MS: Final = LAST_INSTANT_US // 1000
+__all__ = ["KafkaRun", "Piece", "index_of", "offset_of", "runs_of"]
 
 
-class Place(NamedTuple):
-    """Where messages come from.
+class Piece(NamedTuple):
+    """Events that came together, one at least. They are never added to.
 
     Attributes:
-        append_time: whether their times are the broker's, which do not decrease.
+        stop: the offset behind the last of them.
+        body_bytes: of all together.
     """
 
-    topic: str
-    partition: int
-    append_time: bool
+    events: list[StoredEvent]
+    stop: int
+    body_bytes: int
+
+    @property
+    def first(self) -> int:
+        """The offset of its first event."""
+        return self.events[0].offset
+
+    def split(self, count: int) -> tuple[Piece, Piece]:
+        """The first so many, and the others; neither may be none."""
+        some, others = self.events[:count], self.events[count:]
+        size = _size_of(some)
+        return (
+            Piece(some, others[0].offset, size),
+            Piece(others, self.stop, self.body_bytes - size),
+        )
+
+    def index_of(self, offset: int) -> int:
+        """How many of its events come before `offset`."""
+        return bisect_left(self.events, offset, key=_offset)
+
+    def fitting(self, room: int) -> int:
+        """How many of its events have together no more bytes than there is room for."""
+        return bisect_right(list(accumulate(map(len, map(_body, self.events)))), room)
 
 
 class KafkaRun:
-    """Messages of one time; see `eventlog.consuming.source.Run`.
+    """Events that follow each other; see `eventlog.consuming.source.Run`.
 
     It may have none: then it says that there is nothing before `stop` but what Kafka itself keeps
     there, such as the ends of transactions.
     """
 
-    __slots__ = ("_messages", "_place", "enqueued_us", "first", "size", "stop")
+    __slots__ = ("_events", "enqueued_us", "first", "size", "stop")
 
     def __init__(
-        self, place: Place, messages: list[Message], first: int, stop: int, enqueued_us: int
+        self, events: list[StoredEvent], first: int, stop: int, enqueued_us: int, size: int
     ) -> None:
-        self._place = place
-        self._messages = messages
+        self._events = events
         self.first = first
         self.stop = stop
         self.enqueued_us = enqueued_us
-        self.size = sum(map(len, messages))
+        self.size = size
 
     def __repr__(self) -> str:
-        return f"<KafkaRun of {len(self._messages)} from {self.first} to {self.stop}>"
+        return f"<KafkaRun of {len(self._events)} from {self.first} to {self.stop}>"
 
     def events(self) -> list[StoredEvent]:
         """The events."""
-        messages = self._messages
-        if not messages or not _is_plain(messages):
-            return from_messages(self._place.topic, self._place.partition, messages)
-        bodies: Any = map(Message.value, messages)
-        skipped = self.first % EVENTS_PER_ORIGIN
-        at = instant(self.enqueued_us)
-        origins = [
-            repeat(Origin(self._place.topic, self._place.partition, at, offset), EVENTS_PER_ORIGIN)
-            for offset in range(self.first - skipped, self.first + len(messages), EVENTS_PER_ORIGIN)
-        ]
-        return list(
-            map(
-                StoredEvent,
-                bodies,
-                repeat(None),
-                repeat(NO_PROPERTIES),
-                islice(cycle(_PLACES), skipped, None),
-                islice(chain.from_iterable(origins), skipped, None),
-            )
+        return self._events.copy()
+
+
+def runs_of(pieces: Iterable[Piece], stop: int, *, by_time: bool) -> list[KafkaRun]:
+    """Pieces as runs, whose stops are where the next one begins.
+
+    Args:
+        stop: the offset behind the last of them, or behind what Kafka itself keeps there.
+        by_time: whether the events of a run must all have one time.
+    """
+    if by_time:
+        pieces = _pieces_by_time(pieces)
+    runs = [
+        KafkaRun(
+            piece.events,
+            piece.first,
+            stop,
+            microseconds(time_of(piece.events[-1])),
+            piece.body_bytes,
         )
+        for piece in pieces
+    ]
+    for run, following in pairwise(runs):
+        run.stop = following.first
+    return runs
 
 
-def _is_plain(messages: list[Message]) -> bool:
-    """Whether they are bodies only, and without gaps: of these each event costs half as much."""
-    return (
-        offset_of(messages[-1]) - offset_of(messages[0]) == len(messages) - 1
-        and not any(map(Message.headers, messages))
-        and not _any_key(messages)
-        and None not in map(Message.value, messages)
-    )
+def _pieces_by_time(pieces: Iterable[Piece]) -> list[Piece]:
+    every = chain.from_iterable([piece.events for piece in pieces])
+    parts = [list(some) for _, some in groupby(every, time_of)]
+    return [Piece(some, some[-1].offset + 1, _size_of(some)) for some in parts]
 
 
-def _any_key(messages: list[Message]) -> bool:
-    keys: list[bytes | None] = list(map(Message.key, messages))
-    return keys.count(None) < len(keys)
+def _size_of(events: Iterable[StoredEvent]) -> int:
+    return sum(map(len, map(_body, events)))
+
+
+_body: Final = attrgetter("body")
+_offset: Final = attrgetter("offset")
 
 
 def offset_of(message: Message) -> int:
@@ -97,55 +121,6 @@ def offset_of(message: Message) -> int:
     return message.offset()  # type: ignore[return-value]
 
 
-def index_of(messages: list[Message], offset: int) -> int:
+def index_of(messages: Sequence[Message], offset: int) -> int:
     """How many of them, in the order of their offsets, come before `offset`."""
     return bisect_left(messages, offset, key=offset_of)
-
-
-def fitting(messages: list[Message], room: int, *, least: bool) -> int:
-    """How many of them have together no more bytes than there is room for.
-
-    Args:
-        least: at least one.
-    """
-    if sum(map(len, messages)) <= room:
-        return len(messages)
-    sizes = list(accumulate(map(len, messages)))
-    return max(bisect_right(sizes, room), 1 if least else 0)
-
-
-def runs_of(place: Place, messages: list[Message], stop: int) -> list[KafkaRun]:
-    """Messages as runs, one for each time; `stop` is the offset behind the last of them, or behind
-    what Kafka itself keeps there.
-    """
-    if not messages:
-        return []
-    parts = list(_by_time(place, messages))
-    firsts = [offset_of(some[0]) for _, some in parts]
-    return [
-        KafkaRun(place, some, first, behind, time_ms * 1000)
-        for (time_ms, some), first, behind in zip(parts, firsts, [*firsts[1:], stop], strict=True)
-    ]
-
-
-def _by_time(place: Place, messages: list[Message]) -> Iterator[tuple[int, list[Message]]]:
-    if not place.append_time:
-        for time_ms, some in groupby(messages, _time):
-            yield time_ms, list(some)
-        return
-    # To ask each message for its time would cost as much as to make an event of it.
-    begin, end = 0, len(messages)
-    while begin < end:
-        time_ms = _time(messages[begin])
-        known, step = begin, 1
-        while known + step < end and _time(messages[known + step]) <= time_ms:
-            known += step
-            step *= 4
-        behind = bisect_right(messages, time_ms, known, min(known + step, end), key=_time)
-        yield time_ms, messages[begin:behind]
-        begin = behind
-
-
-def _time(message: Message) -> int:
-    """Milliseconds since 1970, or the nearest there is to a time that is missing."""
-    return min(max(message.timestamp()[1], 0), _LAST_MS)

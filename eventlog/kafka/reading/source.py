@@ -68,9 +68,10 @@ class KafkaSource(Source):
         spans = {}
         for partition, start in starts.items():
             beginning, following = next(answers).offset, next(answers).offset
-            begin = offset_for(start, next(answers), following)
-            end = ends.get(partition)
-            stop = None if end is None else offset_for(end, next(answers), following)
+            begin = offset_for(topic, partition, start, next(answers), following)
+            stop = None
+            if partition in ends:
+                stop = offset_for(topic, partition, ends[partition], next(answers), following)
             spans[partition] = Span(beginning, following, begin, stop)
         return spans
 

@@ -33,7 +33,7 @@ from urllib.parse import quote
 import msgspec
 from confluent_kafka import TopicPartition as Place
 
-from eventlog.errors import EventLogError, ProducerFencedError
+from eventlog.errors import EventLogError, LogBusyError, ProducerFencedError
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import Shipment
@@ -48,6 +48,9 @@ __all__ = ["NamedProducer"]
 
 _MOST_OFFSET: Final = 2**63 - 1
 _TRIES: Final = 3
+
+_SETTLED_SECONDS: Final = 0.5
+"""What is being committed is so in milliseconds, unless who began it is gone."""
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -110,6 +113,25 @@ class NamedProducer:
         stored_us = record.stored_us if known is None else known.stored_us
         return Identity(self._producer_id, record.epoch, record.last_sequence, instant(stored_us))
 
+    def last_sequence(self) -> int:
+        """How far it came; -1 if it never stored anything, or was forgotten. Nobody is disturbed.
+
+        Who was killed may have left a transaction open, and then it is what was before that: it
+        will not be committed any more.
+
+        Raises:
+            LogBusyError: there was no answer in time.
+        """
+        try:
+            record = self._read(timeout=_SETTLED_SECONDS)
+        except LogBusyError:
+            record = self._read(stable=False)
+        return -1 if record is None else record.last_sequence
+
+    def close(self) -> None:
+        """Let go of what it sends through."""
+        self._producers.forget(self._transactional_id, self._owner)
+
     def store(
         self,
         shipments: Sequence[Shipment],
@@ -171,9 +193,11 @@ class NamedProducer:
         offset = min(record.last_sequence + 1, _MOST_OFFSET)
         return {self._group: [Place(self._topic.name, 0, offset, _encode(record).decode())]}
 
-    def _read(self) -> _Record | None:
+    def _read(self, *, timeout: float | None = None, stable: bool = True) -> _Record | None:
         """What the cluster keeps; None if it keeps nothing."""
-        found = self._log.cluster.committed(self._group, self._topic.name, [0]).get(0)
+        found = self._log.cluster.committed(
+            self._group, self._topic.name, [0], timeout=timeout, stable=stable
+        ).get(0)
         if found is None:
             return None
         try:

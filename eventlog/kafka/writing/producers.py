@@ -124,6 +124,8 @@ class Writers:
                 errand.look()
             except TopicNotFoundError as gone:
                 return gone
+        if kind_of(failed.error) is Kind.TOO_LARGE:
+            _look_anew(errand)
         about = failed.shipment
         return self._cluster.error(
             failed.error,
@@ -138,3 +140,10 @@ class Writers:
         self.transactional.close()
         for pool in self._pools.values():
             pool.close()
+
+
+def _look_anew(errand: Errand) -> None:
+    """See what the topics take now: what comes next is cut accordingly."""
+    with contextlib.suppress(EventLogError):
+        for topic in errand.topics:
+            topic.refresh()

@@ -16,7 +16,8 @@ time (`eventlog.kafka.writing.producers`), and while librdkafka knows the topic:
 before that it hands out anew later. That the offsets do follow each other is looked at each time.
 
 **Queueing is what the rate hangs on.** Nanoseconds for an event of 100 bytes with a key: a loop
-that calls `produce` 420, `map` that does 360, `produce_batch` 730 with the dicts that it wants.
+that calls `produce` 420, `map` that does 360, `produce_batch` 730 with the dicts that it wants;
+with a time and two headers by name 1320, by `map` 900.
 
 **Giving up.** What is not acknowledged in time is purged, and the sender is not used again: after a
 purge an idempotent producer of librdkafka accepts nothing more. It is never ``close``d either, but
@@ -33,7 +34,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    Message,
+)
 
 from eventlog.kafka.clients import Producer
 from eventlog.kafka.deadline import Deadline
@@ -43,7 +49,7 @@ from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import SET_EVENTS, Run, Shipment
 from eventlog.positions import LAST_INSTANT_US, instant
 
-__all__ = ["PAUSE", "SLICE", "NotSentError", "Sender", "cause_of", "sending"]
+__all__ = ["PAUSE", "SLICE", "NotSentError", "RestampedError", "Sender", "cause_of", "sending"]
 
 _SENDING: Final[Mapping[str, Any]] = {
     "acks": "all",
@@ -83,6 +89,10 @@ def sending(settings: Settings, compression: str) -> dict[str, Any]:
     return {**_SENDING, "compression_type": chosen}
 
 
+_NOW: Final = 0
+"""What librdkafka takes as a time that nobody has chosen."""
+
+
 class NotSentError(Exception):
     """Some events were not acknowledged.
 
@@ -101,10 +111,14 @@ class NotSentError(Exception):
         self.shipment = shipment
 
 
+class RestampedError(Exception):
+    """Events were to keep the times they have, and a broker gave them its own."""
+
+
 class _Mark:
     """What is reported of one set."""
 
-    __slots__ = ("end", "error", "first", "last", "milliseconds", "shipment", "start")
+    __slots__ = ("end", "error", "first", "last", "milliseconds", "shipment", "stamped", "start")
 
     def __init__(self, shipment: Shipment, start: int, end: int) -> None:
         self.shipment = shipment
@@ -114,11 +128,13 @@ class _Mark:
         self.first: int | None = None
         self.last: int | None = None
         self.milliseconds = 0
+        self.stamped = False
 
     def on_first(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self.first = message.offset()
-            self.milliseconds = message.timestamp()[1]
+            kind, self.milliseconds = message.timestamp()
+            self.stamped = kind == TIMESTAMP_LOG_APPEND_TIME
         elif self.error is None:
             self.error = error
 
@@ -137,6 +153,7 @@ class _Mark:
 
         Raises:
             NotSentError: that cannot be told.
+            RestampedError: not at the times they were to keep.
         """
         if self.first is None or self.last != self.first + self.end - self.start - 1:
             inconsistent = KafkaError(
@@ -145,6 +162,8 @@ class _Mark:
                 f"offset {self.first} to {self.last}: librdkafka did not send them as one set",
             )
             raise NotSentError(inconsistent, maybe=True, shipment=self.shipment)
+        if self.stamped and self.shipment.times is not None:
+            raise RestampedError
         enqueued_us = min(max(self.milliseconds, 0) * 1000, LAST_INSTANT_US)
         return Run(self.start, self.first, instant(enqueued_us))
 
@@ -170,6 +189,7 @@ class Sender:
 
         Raises:
             NotSentError: not all of it was acknowledged.
+            RestampedError: all was stored, but not at the times it was to keep.
             TopicNotFoundError: a topic was deleted meanwhile.
         """
         whole = False
@@ -242,26 +262,27 @@ class Sender:
         some, start, end = mark.shipment, mark.start, mark.end
         produce = self.producer.produce
         topic, partition = some.record.name, some.partition
-        keys = some.keys
 
-        def one(row: int, report: Callable[[KafkaError | None, Message], None] | None) -> None:
+        def one(row: int, report: Callable[[KafkaError | None, Message], None]) -> None:
             produce(
                 topic,
                 some.values[row],
-                None if keys is None else keys[row],
+                None if some.keys is None else some.keys[row],
                 partition,
                 on_delivery=report,
+                timestamp=_NOW if some.times is None else some.times[row],
                 headers=None if some.headers is None else some.headers[row],
             )
 
         one(start, mark.on_only if end - start == 1 else mark.on_first)
-        if some.headers is not None:
-            for row in range(start + 1, end - 1):
-                one(row, None)
-        elif end - start > 2:
-            some_keys = repeat(None) if keys is None else keys[start + 1 : end - 1]
-            rows = repeat(topic), some.values[start + 1 : end - 1], some_keys, repeat(partition)
-            deque(map(produce, *rows), maxlen=0)
+        between = slice(start + 1, end - 1)
+        columns = [repeat(topic), some.values[between], _cut_out(some.keys, between)]
+        columns.append(repeat(partition))
+        if some.times is not None or some.headers is not None:
+            columns += repeat(None), repeat(None)  # nothing is to be reported
+            columns.append(_cut_out(some.times, between, _NOW))
+            columns.append(_cut_out(some.headers, between))
+        deque(map(produce, *columns), maxlen=0)
         if end - start > 1:
             one(end - 1, mark.on_last)
 
@@ -294,6 +315,12 @@ class Sender:
     def _give_up(self) -> None:
         self.usable = False
         self.purge()
+
+
+def _cut_out(
+    column: Sequence[Any] | None, between: slice, otherwise: object = None
+) -> Iterable[Any]:
+    return repeat(otherwise) if column is None else column[between]
 
 
 def _rounds(cuts: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:

@@ -13,8 +13,10 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Final, NamedTuple, cast
 
+import msgspec
+
 from eventlog.event import Key, PropertyValue, checked_key
-from eventlog.kafka.records import Headers, to_message
+from eventlog.kafka.records import Headers, to_headers, to_message
 from eventlog.kafka.topic_record import TopicRecord
 from eventlog.log import Receipt
 
@@ -33,11 +35,11 @@ unless made to take less.
 _MESSAGE_BYTES: Final = 64
 """What a message takes beside its value, key and headers; librdkafka reckons with less."""
 
-_HEADER_BYTES: Final = 16
 _HEAD_BYTES: Final = 512
 """What a set takes beside its messages, generously."""
 
 _CHARACTER_BYTES: Final = 4
+_encode: Final = msgspec.msgpack.Encoder().encode
 _TEXT_OR_NONE: Final = frozenset({str, type(None)})
 
 
@@ -54,6 +56,8 @@ class Shipment:
 
     Args:
         keys, properties: None where no event has any.
+        times: in milliseconds since 1970, that the events are to keep; None if the brokers stamp
+            them.
 
     Attributes:
         record: the topic.
@@ -63,7 +67,7 @@ class Shipment:
         runs: where the events landed, set by set.
     """
 
-    __slots__ = ("cuts", "headers", "keys", "partition", "record", "runs", "values")
+    __slots__ = ("cuts", "headers", "keys", "partition", "record", "runs", "times", "values")
 
     def __init__(
         self,
@@ -72,15 +76,20 @@ class Shipment:
         bodies: Sequence[bytes],
         keys: Sequence[Key | None] | None,
         properties: Sequence[Mapping[str, PropertyValue] | None] | None,
+        *,
+        times: Sequence[int] | None = None,
     ) -> None:
         self.record = record
         self.partition = partition
         self.values = bodies
         self.keys = keys
         self.headers: Sequence[Headers | None] | None = None
+        self.times = times
         self.runs: list[Run] = []
-        if properties is not None or not _are_text(keys):
+        if not _are_text(keys):
             self._encode(keys, properties)
+        elif properties is not None:
+            self.headers = [to_headers(own) if own else None for own in properties]
         most = max(1, min(_SET_BYTES, record.max_message_bytes - _HEAD_BYTES))
         self.cuts = self._even_cuts(most) or _cut(self._sizes(), most)
 
@@ -113,14 +122,14 @@ class Shipment:
 
         This is what usually happens, so it takes no step in Python for each event.
         """
-        if self.headers is not None:
-            return None
         cuts = []
         for start in range(0, self.count, SET_EVENTS):
             end = min(start + SET_EVENTS, self.count)
             size = len(b"".join(self.values[start:end])) + _MESSAGE_BYTES * (end - start)
             if self.keys is not None:
                 size += _length_of_keys(self.keys[start:end])
+            if self.headers is not None:
+                size += _size_of(self.headers[start:end])
             if size > most:
                 return None
             cuts.append((start, end))
@@ -188,13 +197,9 @@ def _width(text: str | bytes) -> int:
     return _CHARACTER_BYTES if isinstance(text, str) else 1
 
 
-def _size_of(headers: Headers) -> int:
-    return sum(
-        _HEADER_BYTES
-        + _CHARACTER_BYTES * len(name)
-        + (0 if value is None else len(value) * _width(value))
-        for name, value in headers
-    )
+def _size_of(headers: Headers | Sequence[Headers | None]) -> int:
+    """Bytes that headers take: as MessagePack, no fewer than as Kafka writes them."""
+    return len(_encode(headers))
 
 
 def _cut(sizes: list[int], most: int) -> list[tuple[int, int]]:

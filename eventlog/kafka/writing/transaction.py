@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.appending import Columns
 from eventlog.engine.transaction import EngineTransaction
 from eventlog.errors import (
+    LogBusyError,
     OffsetOutOfRangeError,
     PreconditionFailedError,
     ProducerFencedError,
+    TopicNotFoundError,
 )
 from eventlog.event import Key, PropertyValue
 from eventlog.groups.checkpoints import GroupIds, GroupStore
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaTransaction"]
 
+_MOMENT: Final = 1.0
+"""Seconds to wait for an answer that is not what a commit is about."""
+
 
 class _Part(NamedTuple):
     """What one of them stores in one partition: so many events from a row of a shipment on."""
@@ -51,6 +56,7 @@ class KafkaTransaction(EngineTransaction["KafkaTopic"]):
     def __init__(self, log: KafkaLog) -> None:
         super().__init__()
         self._log = log
+        self._named: set[str] = set()
 
     def _handle(self, topic: str | Topic) -> KafkaTopic:
         return self._log.handle(topic)
@@ -62,6 +68,9 @@ class KafkaTransaction(EngineTransaction["KafkaTopic"]):
         self, topic: str | Topic, columns: Columns, partition: int | None, expect_next: int | None
     ) -> None:
         refuse_expected(expect_next)
+        if isinstance(topic, str):
+            topic = self._log.known(topic)
+            self._named.add(topic.name)
         super()._add(topic, columns, partition, expect_next)
 
     # Committing
@@ -70,6 +79,7 @@ class KafkaTransaction(EngineTransaction["KafkaTopic"]):
         fences = [participant.fence() for participant in self._participants]
         if not (self._appends or self._checkpoints or fences):
             return []
+        self._renew()
         topics = {append.topic.name: append.topic for append in self._appends}
         deadline = Deadline(self._log.settings.lock_timeout)
         errand = Errand("committing a transaction", deadline, [*topics.values()])
@@ -81,6 +91,18 @@ class KafkaTransaction(EngineTransaction["KafkaTopic"]):
         return [
             shipments[part.topic, part.partition].receipt(part.row, part.events) for part in parts
         ]
+
+    def _renew(self) -> None:
+        """Have the topics that were named be those of that name now."""
+        topics = {append.topic.name: append.topic for append in self._appends}
+        for name in self._named & topics.keys():
+            try:
+                topics[name].current(timeout=_MOMENT)
+            except LogBusyError:
+                return  # whoever sends waits for the cluster, too
+            except TopicNotFoundError:
+                topics[name] = self._log.looked_up(name)
+        self._appends = [one._replace(topic=topics[one.topic.name]) for one in self._appends]
 
     def _placed(self, errand: Errand) -> tuple[dict[tuple[str, int], Shipment], list[_Part]]:
         """What goes to each partition, and where in it each append is."""
