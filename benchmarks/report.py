@@ -157,6 +157,33 @@ SPECS: Final[Mapping[str, Spec]] = {
         "an hour of 100 hosts and 10,000 partitions, simulated", "s", at_most=1.0
     ),
     "import": Spec("import eventlog", "ms", at_most=1.0),
+    "kafka-publish-bodies-1": Spec(
+        "Kafka: producer.send, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
+    ),
+    "kafka-publish-bodies-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    "kafka-publish-properties-1": Spec(
+        "Kafka: producer.send, key and 2 properties, 1 partition", _RATE, at_least=0.7, aim=AIM
+    ),
+    "kafka-publish-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    "kafka-lists-bodies-1": Spec(
+        "Kafka: consumer.batches, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
+    ),
+    "kafka-lists-bodies-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    "kafka-lists-properties-1": Spec(
+        "Kafka: consumer.batches, key and 2 properties, 1 partition", _RATE, at_least=0.7, aim=AIM
+    ),
+    "kafka-lists-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    "kafka-events-bodies-1": Spec(
+        "Kafka: consumer, event by event, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
+    ),
+    "kafka-events-bodies-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    "kafka-events-properties-1": Spec(
+        "Kafka: consumer, event by event, key and 2 properties, 1 partition",
+        _RATE,
+        at_least=0.7,
+        aim=AIM,
+    ),
+    "kafka-events-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
 }
 """Every row there is, in the order of the table."""
 
