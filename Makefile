@@ -28,7 +28,7 @@ demo: $(VENV)/demo.installed ## count a year of flights, by processes that come,
 flights: $(VENV)/demo.installed ## put the 336,776 flights of 2013 from New York through a log
 	$(BIN)/python examples/flights.py $(ARGS)
 
-kafka: $(VENV)/dev.installed ## run a broker of Apache Kafka until Control-C; ARGS=9092 chooses its port
+kafka: $(VENV)/dev.installed ## run a broker of Apache Kafka (needs Java and Maven) until Control-C; ARGS=9092 chooses its port
 	$(BIN)/python -m tests.servers.kafka $(ARGS)
 
 servers: .servers/azurite-$(AZURITE).installed $(VENV)/dev.installed ## install the servers that tests run against

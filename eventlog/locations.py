@@ -100,6 +100,7 @@ def _split_location(location: str | os.PathLike[str]) -> tuple[str, str]:
         if not text:
             raise ValueError("an empty location names no log")
         return "file", text
+    scheme = scheme.lower()
     if scheme == "file" and rest.removeprefix("//"):
         return "file", rest.removeprefix("//")
     if scheme == "file":

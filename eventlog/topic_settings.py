@@ -12,8 +12,10 @@ __all__ = [
     "check_bytes",
     "check_compression",
     "check_count",
+    "duration_text",
     "retention_us",
     "seconds",
+    "setting_text",
 ]
 
 Compression = Literal["zstd", "none"]
@@ -23,6 +25,13 @@ MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 MAX_APPEND_BYTES: Final = 128 * 1024 * 1024
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+_DURATION_UNITS: Final = {
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+}
 
 
 def check_bytes(value: object, what: str) -> int | None:
@@ -55,3 +64,19 @@ def retention_us(value: object) -> int | None:
     if length <= timedelta(0):
         raise ValueError(f"retention is more than 0 seconds, not {value!r}; None keeps for ever")
     return length // _MICROSECOND
+
+
+def duration_text(length: timedelta) -> str:
+    """In the largest unit it is a whole number of: ``7d``, ``36h``, ``90s``."""
+    for unit, one in _DURATION_UNITS.items():
+        if not length % one:
+            return f"{length // one}{unit}"
+    milliseconds, rest = divmod(length // _MICROSECOND, 1000)
+    return f"{milliseconds}.{rest:03}ms"
+
+
+def setting_text(value: timedelta | str | int | None) -> str:
+    """What a topic is set to, for people: ``3d``, ``1048576``; ``none`` is no limit."""
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    return "none" if value is None else str(value)

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Protocol, Self
 import anyio
 import anyio.to_thread
 
-from eventlog.errors import ClosedError
+from eventlog.errors import ClosedError, PreconditionFailedError
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.event import Event, Key, PropertyValue
     from eventlog.log import Body, Receipt, Topic
 
-__all__ = ["Fence", "Participant", "Transaction"]
+__all__ = ["Fence", "NotCommittedError", "Participant", "Transaction"]
+
+
+class NotCommittedError(PreconditionFailedError):
+    """Others came before a commit with checkpoints: nothing was stored. Try again."""
 
 
 class Fence(Protocol):

@@ -149,6 +149,7 @@ class _Work:
         self._progress = Progress(None)
         self._interrupts = Interrupts()
         self._total = 0
+        self._said: set[str] = set()
         self._copies: list[TopicCopy] = []
         self._done: list[tuple[TopicCopy, int, list[CarriedGroup]]] = []
 
@@ -174,6 +175,8 @@ class _Work:
         except UnsupportedOperationError as error:  # a cluster: who knows whether there are any
             if names:
                 raise Failure("name the store that SOURCE has its groups in, by --store") from error
+            self._warn("groups are not carried over: no --store names where SOURCE has any")
+            self._names = None
             return
         if missing := names - there:
             raise Failure(f"there is no group {min(missing)!r} to be carried over")
@@ -223,8 +226,10 @@ class _Work:
         self._interrupts.wait_for(bytes)  # nothing is waited for: it is the moment for Ctrl-C
 
     def _warn(self, sentence: str) -> None:
-        self._progress.clear()
-        warn(sentence)
+        if sentence not in self._said:  # what several topics have to say is said once
+            self._said.add(sentence)
+            self._progress.clear()
+            warn(sentence)
 
     def _account(self) -> str:
         """What was done until something went wrong."""

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from eventlog.cli import output
+from eventlog.topic_settings import duration_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,18 +35,11 @@ __all__ = [
     "show_fields",
     "show_row",
     "show_table",
+    "shown_size",
     "terminal",
 ]
 
 _UNLIMITED: Final = 100_000
-_MICROSECOND: Final = timedelta(microseconds=1)
-_DURATION_UNITS: Final = {
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-}
 
 
 class Size(int):
@@ -60,15 +54,6 @@ def instant_text(when: datetime) -> str:
     """ISO 8601 in UTC, always with microseconds: as text in the order of time."""
     utc = when.astimezone(UTC).replace(tzinfo=None)
     return f"{utc.isoformat(timespec='microseconds')}Z"
-
-
-def duration_text(length: timedelta) -> str:
-    """In the largest unit it is a whole number of: ``7d``, ``36h``, ``90s``."""
-    for unit, one in _DURATION_UNITS.items():
-        if not length % one:
-            return f"{length // one}{unit}"
-    milliseconds, rest = divmod(length // _MICROSECOND, 1000)
-    return f"{milliseconds}.{rest:03}ms"
 
 
 def age_text(age: timedelta) -> str:
@@ -92,6 +77,11 @@ def size_text(size: int) -> str:
         if scaled < 1023.95:
             return f"{scaled:.1f} {unit}".replace(".0 ", " ")
     return f"{scaled / 1024:,.1f} TiB".replace(".0 ", " ")
+
+
+def shown_size(events: int, size: int) -> Value:
+    """What events take; ``-`` where they cannot take nothing: the engine does not know."""
+    return "-" if events and not size else Size(size)
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 import eventlog
 from eventlog import EventLog, EventLogError, Topic, blobs
 from eventlog.cli.failures import Failure, describe
+from eventlog.cli.stores import own_store
 from eventlog.cli.targets import load
 from eventlog.processor.options import ProcessorOptions, RetryPolicy
 
@@ -81,7 +82,7 @@ def check(settings: RunSettings) -> None:
     """Refuse what no worker could begin with, as far as can be told without the target.
 
     Raises:
-        click.UsageError, EventLogError: see `process`.
+        click.UsageError, EventLogError, Failure: see `process`.
     """
     with _opened(settings, settings.processor_options()):
         pass
@@ -96,7 +97,8 @@ def process(settings: RunSettings, *, attend: Callable[[Callable[[], None]], obj
     Raises:
         click.UsageError: the target, or an option, is wrong.
         EventLogError: there is no such log or topic, for example.
-        Failure: an error that a processor's `error` answered with STOP.
+        Failure: groups need a store and none was named; or an error that a processor's `error`
+            answered with STOP.
     """
     from eventlog.processor.host import EventProcessorHost
 
@@ -138,8 +140,11 @@ def _opened(
             raise click.UsageError("--dead-letter is another topic than --topic")
         if options.dead_letter is not None:
             log.topic(options.dead_letter)
-        store = None if settings.store is None else blobs.open(settings.store)
-        yield topic, None if store is None else stack.enter_context(store)
+        if settings.store is None:
+            own_store(log)
+            yield topic, None
+        else:
+            yield topic, stack.enter_context(blobs.open(settings.store))
 
 
 def _log_to_standard_error(level: str) -> None:

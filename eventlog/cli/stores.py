@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
-from eventlog import EventLog, blobs
+from eventlog import EventLog, UnsupportedOperationError, blobs
 from eventlog.blobs import BlobStore
+from eventlog.cli.failures import Failure
 from eventlog.cli.invocation import Invocation
 
-__all__ = ["log_and_store", "only_store", "store_option"]
+__all__ = ["log_and_store", "only_store", "own_store", "store_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +31,21 @@ def store_option(command: F) -> F:
     )(command)
 
 
+def own_store(log: EventLog) -> BlobStore:
+    """The log's own store, where none was named.
+
+    Raises:
+        Failure: it has none; says how to name one.
+    """
+    try:
+        return log.blobs
+    except UnsupportedOperationError as error:
+        raise Failure(
+            f"groups on the log at {log.location} need a store for their leases and checkpoints: "
+            "name the one that all its hosts share with --store URL, or in EVENTLOG_STORE"
+        ) from error
+
+
 @contextmanager
 def log_and_store(
     invocation: Invocation, store_url: str | None, *, to_change: bool = False
@@ -39,6 +55,7 @@ def log_and_store(
         read_only = not to_change or store_url is not None
         log = stack.enter_context(invocation.open_log(read_only=read_only))
         if store_url is None:
+            own_store(log)
             yield log, None
         else:
             yield log, stack.enter_context(blobs.open(store_url))
@@ -54,4 +71,4 @@ def only_store(
             yield store
     else:
         with invocation.open_log(read_only=not to_change) as log:
-            yield log.blobs
+            yield own_store(log)

@@ -71,8 +71,10 @@ def carry(
         UnsupportedOperationError: groups were named, and one of the logs has no store for them.
     """
     try:
-        blobs = target.log.store(target_store)
         found = [one.name for one in source.groups(store) if names is None or one.name in names]
+        if not found:
+            return []
+        blobs = target.log.store(target_store)
     except UnsupportedOperationError as error:
         if names is not None:
             raise

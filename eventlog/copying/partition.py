@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Final
 
 from eventlog.consuming.source import LostRange
-from eventlog.copying.reading import batches, event_at, last_events
+from eventlog.copying.reading import batches, event_at, last_events, was_used
 from eventlog.copying.recollection import recollected
 from eventlog.errors import CorruptBatchError, EventLogError, TopicExistsError
 from eventlog.event import StoredEvent
@@ -158,7 +158,7 @@ class PartitionCopy:
         outcome = self.outcome
         info = self._target.partition_info(outcome.partition)
         if outcome.copied_to < 0:
-            return info.next_offset - 1 if info.last_enqueued_at is None else None
+            return None if was_used(self._target, outcome.partition) else info.next_offset - 1
         last = event_at(self._source, outcome.partition, outcome.copied_to)
         there = last_events(self._target, outcome.partition, 2)
         if not there or last is None or last.offset != outcome.copied_to:

@@ -11,7 +11,7 @@ from eventlog.errors import CorruptBatchError, OffsetOutOfRangeError
 from eventlog.event import StoredEvent
 from eventlog.log import Topic
 
-__all__ = ["batches", "event_at", "last_events"]
+__all__ = ["batches", "event_at", "last_events", "was_used"]
 
 _PREFETCH_BYTES: Final = 8 * 2**20
 
@@ -102,3 +102,13 @@ def last_events(
         if start == info.beginning_offset:
             return []
         reach *= 4
+
+
+def was_used(topic: Topic, partition: int) -> bool:
+    """Whether there is an event in a partition, or one has expired in it.
+
+    A partition itself tells its last event only if that is near its end.
+    """
+    if topic.partition_info(partition).last_enqueued_at is not None:
+        return True
+    return bool(last_events(topic, partition, 1))

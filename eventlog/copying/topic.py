@@ -14,12 +14,14 @@ from eventlog.copying.partition import (
     PartitionCopy,
     copy_name,
 )
+from eventlog.copying.reading import was_used
 from eventlog.copying.recollection import recollected
 from eventlog.copying.through_producer import ProducerIntake
 from eventlog.errors import TopicExistsError, TopicNotFoundError, UnsupportedOperationError
 from eventlog.log import EventLog, Topic
 from eventlog.partitioning import PARTITIONERS
 from eventlog.producing.intake import Intake
+from eventlog.topic_settings import duration_text, setting_text
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
@@ -42,7 +44,8 @@ class TopicCopy:
         name: of the topic there, if it is another.
         mix: also copy behind events that are not the copy's.
         skip_damaged: pass over what is damaged in the source.
-        note: called with a sentence on each thing that is not quite as it was in the source.
+        note: called with a sentence on each thing that is not quite as it was in the source; what
+            is no matter of the topic alone is said in the same words by each copy.
         copied: called with the number of events each time that some are stored.
 
     Attributes:
@@ -187,7 +190,7 @@ class TopicCopy:
         """
         with closing(_intake(there)) as intake:
             known = self._known(there, intake)
-        self._refuse_other(there, known)
+            self._refuse_other(there, known, intake)
         return known
 
     def _make(self) -> Topic:
@@ -202,8 +205,12 @@ class TopicCopy:
             max_event_bytes=source.max_event_bytes,
         )
 
-    def _refuse_other(self, there: Topic, known: list[int]) -> None:
-        """Refuse a topic that keys would stand elsewhere in, or that is full of other things."""
+    def _refuse_other(self, there: Topic, known: list[int], intake: Intake) -> None:
+        """Refuse a topic that keys would stand elsewhere in, or that is full of other things.
+
+        What is there may be of another copy, whose first step came after `known` was read: then
+        that is made good.
+        """
         grown = any(last >= 0 for last in known) and there.partitions < self._partitions()
         if there.partitions != self._partitions() and not grown:
             raise self._differs(there, "partitions", there.partitions, self._partitions())
@@ -214,7 +221,10 @@ class TopicCopy:
         for number, last in enumerate(known[: there.partitions]):
             if last >= 0 or self.source.partition_info(number).is_empty:
                 continue
-            if there.partition_info(number).last_enqueued_at is not None:
+            if not was_used(there, number):
+                continue
+            known[number] = intake.last_sequence(copy_name(self.source, number))
+            if known[number] < 0:
                 raise OthersEventsError(
                     f"topic {self.name!r} exists at {self._log.location}, with events in partition "
                     f"{number} that are no copies of topic {self.source.name!r} at "
@@ -236,7 +246,10 @@ class TopicCopy:
         for setting in ("retention", "retention_bytes", "max_event_bytes", "compression"):
             has, wanted = getattr(there, setting), getattr(self.source, setting)
             if has != wanted:
-                self._say(f"its {setting} stays {has}; the source's is {wanted}")
+                self._say(
+                    f"its {setting} stays {setting_text(has)}; the source's is "
+                    f"{setting_text(wanted)}"
+                )
         if (there.retention or timedelta.max) < (self.source.retention or timedelta.max):
             self._say("what is older than its retention expires in the copy at once")
 
@@ -247,7 +260,8 @@ class TopicCopy:
                 "that retention counts from now on too"
             )
         elif intake.resolution > _FINEST:
-            self._say(f"times of events are kept in steps of {_described(intake.resolution)}")
+            steps = duration_text(intake.resolution)
+            self._note(f"{self._log.location}: times of events are kept in steps of {steps}")
 
     def _copy(self, target: Topic, intake: Intake, copied_to: int, end: int) -> None:
         """Copy the next partition."""
@@ -276,10 +290,6 @@ class TopicCopy:
                 f"partition {copied.partition}: offsets {first} to {last} are damaged in the "
                 "source and were not copied"
             )
-
-
-def _described(resolution: timedelta) -> str:
-    return f"{resolution / timedelta(milliseconds=1):g} ms"
 
 
 def _intake(topic: Topic) -> Intake:

@@ -157,10 +157,12 @@ class EngineTopic(Topic):
 
     def warn_unless(self, asked: Topic) -> None:
         """Warn whoever called `create_topic` if this one, which is there, differs."""
+        fields = ("retention", "retention_bytes", "compression", "max_event_bytes")
+        values = ((field, getattr(self, field), getattr(asked, field)) for field in fields)
         differences = [
-            f"{field} is {getattr(self, field)}, not {getattr(asked, field)}"
-            for field in ("retention", "retention_bytes", "compression", "max_event_bytes")
-            if getattr(self, field) != getattr(asked, field)
+            f"{field} is {settings.setting_text(here)}, not {settings.setting_text(wanted)}"
+            for field, here, wanted in values
+            if here != wanted
         ]
         if differences:
             warnings.warn(

@@ -9,6 +9,9 @@ the topic a moment after it was made. So what is wanted is written first, as a *
 proposal that is still there tells. A topic with neither was made by another program, and is taken
 to place keys as Kafka's own clients do.
 
+A process that dies before it makes the topic leaves a proposal of nothing. Therefore one tells only
+of a topic that is set as this engine makes them, and only if none is there that is much younger.
+
 What this module deliberately does not do: keep what Kafka keeps (partitions, retention, sizes).
 """
 
@@ -17,8 +20,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,6 +31,7 @@ from confluent_kafka import TopicPartition as Place
 from eventlog.errors import TopicExistsError, TopicNotFoundError
 from eventlog.kafka.cluster import LATEST, Cluster, Described
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.stamping import is_set_by_us
 from eventlog.positions import instant
 
 __all__ = ["CATALOG", "Catalog", "Remembered"]
@@ -39,6 +43,8 @@ _CONFIG: Final = {
     "compression.type": "producer",
 }
 _READ_AT_ONCE: Final = 1000
+_AT_ONCE: Final = timedelta(hours=1)
+"""Proposals that are not further apart may be of processes that make a topic at once."""
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,16 +82,29 @@ class Catalog:
 
     # Reading
 
-    def of(self, topics: Sequence[Described]) -> list[Remembered | None]:
-        """What is remembered of topics; None of those that others made."""
+    def of(
+        self, topics: Sequence[Described], configs: Mapping[str, Mapping[str, str]]
+    ) -> list[Remembered | None]:
+        """What is remembered of topics; None of those that others made.
+
+        Args:
+            configs: how they are set, by name, as far as that is known.
+        """
         with self._mutex:
             if any(_key(topic) not in self._records for topic in topics):
                 self._read_on()
-            return [self._records.get(_key(topic)) or self._proposed(topic) for topic in topics]
+            return [
+                self._records.get(_key(topic)) or self._proposed(topic, configs.get(topic.name, {}))
+                for topic in topics
+            ]
 
-    def _proposed(self, topic: Described) -> Remembered | None:
+    def _proposed(self, topic: Described, config: Mapping[str, str]) -> Remembered | None:
         prefix = f"{topic.name}?".encode()
-        return next((one for key, one in self._records.items() if key.startswith(prefix)), None)
+        proposed = [one for key, one in self._records.items() if key.startswith(prefix)]
+        if not proposed or not is_set_by_us(config):
+            return None
+        since = max(one.created_at for one in proposed) - _AT_ONCE
+        return next(one for one in proposed if one.created_at >= since)
 
     def _read_on(self) -> None:
         """Read what was written since."""

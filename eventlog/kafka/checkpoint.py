@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 
 from eventlog.blobs import Blob
 from eventlog.errors import PreconditionFailedError
-from eventlog.groups.documents import StoredCheckpoint, encode
+from eventlog.groups.documents import Instant, StoredCheckpoint, encode, new_revision
 
 __all__ = [
     "CommittedOffset",
@@ -92,8 +91,21 @@ class Producers(Protocol):
     def is_prepared(self, transactional_id: str, owner: str) -> bool:
         """Whether the one is ready that was made when `owner` was prepared."""
 
-    def prepare(self, transactional_id: str, owner: str) -> object:
-        """Have one ready, made since that name was first given here. It is lent to who names it."""
+    def prepare(self, transactional_id: str, owner: str, *, hold: bool = False) -> object:
+        """Have one ready, made since that name was first given here. It is lent to who names it.
+
+        Args:
+            hold: see `hold`.
+        """
+
+    def hold(self, transactional_id: str, owner: str) -> bool:
+        """Keep the one that is ready for `owner`, until it is released as often; if there is one.
+
+        Others may still fence it.
+        """
+
+    def release(self, transactional_id: str, owner: str) -> object:
+        """Hold it once less."""
 
     def fence(self, transactional_id: str) -> object:
         """Abort what is open under that id, and shut out whoever has it."""
@@ -107,12 +119,14 @@ class Place(NamedTuple):
     partition: int
 
 
-def kafka_group(group: str) -> str:
+def kafka_group(name: str, group: str) -> str:
     """The Kafka group whose offsets are the checkpoints that a group's transactions have made.
 
-    That of the group's own name is anybody's: other clients may be in it, people reset it.
+    The name is for people: groups of one name may be in several stores, and of several topics. The
+    id, from the group's documents, tells them apart. And the Kafka group of the mere name is
+    anybody's: other clients may be in it, people reset it.
     """
-    return f"eventlog.group.{group}"
+    return f"eventlog.group.{name}.{group}"
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -122,11 +136,13 @@ class Metadata(msgspec.Struct, frozen=True):
         group: the id of the group, from its document.
         reset: how many resets its owner knew of.
         enqueued_at: of the last event that was finished.
+        updated_at: when it was.
     """
 
     group: str
     reset: int
-    enqueued_at: datetime | None = None
+    enqueued_at: Instant | None = None
+    updated_at: Instant | None = None
 
 
 decode_metadata: Final = msgspec.json.Decoder(Metadata).decode
@@ -170,6 +186,22 @@ class Seen(NamedTuple):
         etag = f"{self.blob.etag}{_SEPARATOR}{'' if at is None else at.next_offset}"
         return Blob(self.blob.name, encode(self.shown()), etag, self.blob.modified_at)
 
+    def renewed(self) -> StoredCheckpoint:
+        """The document, to be put once more."""
+        return replace(self.document, revision=new_revision())
+
+    def stayed(self, offset: int) -> Seen:
+        """Itself.
+
+        Raises:
+            PreconditionFailedError: the document is not at that offset.
+        """
+        if self.document.offset != offset:
+            raise PreconditionFailedError(
+                f"a transaction has moved {self.blob.name!r} meanwhile, which has ended now"
+            )
+        return self
+
 
 def counted(
     committed: CommittedOffset | None, document: StoredCheckpoint
@@ -191,8 +223,9 @@ def moved_on(document: StoredCheckpoint, at: CommittedOffset | None) -> StoredCh
     """The document, moved to that offset if it is further."""
     if at is None or at.next_offset - 1 <= document.offset:
         return document
-    enqueued_at = decode_metadata(at.metadata).enqueued_at
-    return document.advanced(at.next_offset - 1, enqueued_at, document.updated_at)
+    metadata = decode_metadata(at.metadata)
+    updated_at = max(document.updated_at, metadata.updated_at or document.updated_at)
+    return document.advanced(at.next_offset - 1, metadata.enqueued_at, updated_at)
 
 
 class Turns:

@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from eventlog.errors import ClosedError, UnsupportedOperationError
 from eventlog.kafka.failures import Kind, error_of, kind_of, translate
-from eventlog.kafka.location import Settings
+from eventlog.kafka.location import Settings, explained
 
 __all__ = ["Clients", "Consumer", "Producer"]
 
@@ -33,6 +33,9 @@ _TELLING: Final = frozenset({Kind.NO_ANSWER, Kind.LOGIN, Kind.ENCRYPTION, Kind.N
 _logger: Final = logging.getLogger("eventlog")
 
 _STALE_SECONDS: Final = 60.0
+
+_RENEWAL_SECONDS: Final = 5.0
+"""How long an administrator is given at least to find a broker again."""
 
 _ADMINISTRATOR: Final = {"metadata_recovery_strategy": "rebootstrap"}
 """Without, an administrator whose brokers are all away takes a whole processor for its waiting."""
@@ -76,9 +79,9 @@ class Clients:
         self.settings: Final = settings
         self._process: Final = os.getpid()
         self._complaint: _Complaint | None = None
-        self._administrator: AdminClient | None = self._made(
-            AdminClient, settings.client(**_ADMINISTRATOR)
-        )
+        self._renewing: Final = threading.Lock()
+        self._renewed_at = time.monotonic()
+        self._administrator: AdminClient | None = self._new_administrator()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self.settings.place}>"
@@ -100,6 +103,20 @@ class Clients:
             raise self._was_closed()
         return administrator
 
+    def _new_administrator(self) -> AdminClient:
+        return self._made(AdminClient, self.settings.client(**_ADMINISTRATOR))
+
+    def renew_administrator(self) -> None:
+        """Take another one: after an outage an old one may find no broker for minutes, when a new
+        one does at once. Those who ask the old one go on doing so.
+        """
+        with self._renewing:
+            now = time.monotonic()
+            if self._administrator is None or now - self._renewed_at < _RENEWAL_SECONDS:
+                return
+            self._renewed_at = now
+            self._administrator = self._new_administrator()
+
     def _was_closed(self) -> ClosedError:
         return ClosedError(f"the log at {self.settings.place} was closed")
 
@@ -109,7 +126,8 @@ class Clients:
         except KafkaException as error:
             problem = error_of(error)
             if problem.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - that is its name
-                raise ValueError(f"{self.settings.place}: {problem.str()}") from None
+                reason = explained(problem.str(), config)
+                raise ValueError(f"{self.settings.place}: {reason}") from None
             raise self.error(error, "making a client") from error
         with _clients_mutex:
             _clients.add(client)
@@ -157,6 +175,7 @@ class Clients:
         within: float | None = None,
         topic: str = "",
         partition: int | None = None,
+        maybe: bool = False,
     ) -> Exception:
         """What to raise; see `eventlog.kafka.failures.translate`.
 
@@ -174,11 +193,13 @@ class Clients:
             within=within,
             topic=topic,
             partition=partition,
+            maybe=maybe,
         )
 
     def close(self) -> None:
         """Close it; its clients are closed by who had them made. Closing twice is fine."""
-        self._administrator = None  # its threads end when nobody uses it any more
+        with self._renewing:
+            self._administrator = None  # its threads end when nobody uses it any more
 
 
 _clients: Final[weakref.WeakSet[Any]] = weakref.WeakSet()

@@ -58,6 +58,9 @@ broker that was just coming back may wait for a controller that it has never hea
 
 _LOOK_AROUND: Final = 1.0
 
+_SAYS_NOTHING: Final = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)  # noqa: SLF001 - their names
+"""That no broker can be reached is known already."""
+
 _LOGIN_POLL: Final = 0.25
 """Seconds between looks whether the login was refused: librdkafka itself would try for ever."""
 
@@ -128,10 +131,11 @@ class Cluster(Clients):
         if heard is not None and kind_of(heard) is not Kind.NO_ANSWER:
             raise self.error(heard, doing) from error
         if deadline.passed:
-            reason = (error_of(error) if heard is None else heard).str()
+            why = error_of(error) if heard is None else heard
+            reason = "" if why.code() in _SAYS_NOTHING else f" ({why.str()})"
             raise LogNotFoundError(
                 f"{doing}: no cluster answered at {self.settings.place} within "
-                f"{deadline.seconds:g} s ({reason}): check the address, that it runs, and "
+                f"{deadline.seconds:g} s{reason}: check the address, that it runs, and "
                 "whether it wants tls or a login"
             ) from error
 
@@ -433,6 +437,8 @@ class Cluster(Clients):
             except KafkaException as error:
                 administrator.poll(0)
                 if deadline.left() <= pause or not again(error):
+                    if kind_of(error) is Kind.NO_ANSWER:
+                        self.renew_administrator()
                     raise self.error(error, doing, within=deadline.seconds) from error
                 if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
                     patience *= 2

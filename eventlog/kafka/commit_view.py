@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from typing import Final, NamedTuple
 
@@ -73,6 +72,7 @@ class CommitView(BlobStore):
         self._wanted: dict[str, tuple[Place, Seen]] = {}
         self._made: set[str] = set()
         self._may_be_sent = False
+        self._held: tuple[str, str] | None = None
 
     def offsets(self) -> dict[str, list[TopicPartition]]:
         """By Kafka group, what is to be committed.
@@ -88,7 +88,7 @@ class CommitView(BlobStore):
         groups: dict[str, list[TopicPartition]] = {}
         for place, seen in self._wanted.values():
             assert seen.committed is not None
-            groups.setdefault(kafka_group(place.group), []).append(
+            groups.setdefault(kafka_group(place.group, seen.document.group), []).append(
                 TopicPartition(
                     place.topic,
                     place.partition,
@@ -107,6 +107,7 @@ class CommitView(BlobStore):
                 self._unmake(seen)
                 self._blobs.forget(seen.blob.name)
         self._blobs.turns.end(self)
+        self._let_go()
 
     def _unmake(self, seen: Seen) -> None:
         """Remove a document that was only made for the commit: or the group begins there."""
@@ -150,8 +151,18 @@ class CommitView(BlobStore):
         if not self._is_ready():
             if self._looks:
                 raise self._was_fenced()
-            assert self.transactional_id is not None
-            self.owner = self._blobs.ticket(self.transactional_id)
+            self._hold()
+
+    def _hold(self) -> None:
+        assert self.transactional_id is not None
+        self._let_go()
+        ticket = self._blobs.ticket(self.transactional_id)
+        self.owner, self._held = ticket, (self.transactional_id, ticket)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._producers.release(*held)
 
     def _was_fenced(self) -> PreconditionFailedError:
         return PreconditionFailedError(
@@ -208,7 +219,7 @@ class CommitView(BlobStore):
             seen = self._introduced(look.place, seen, self.transactional_id)
         elif owner_of(wanted) != owner_of(seen.document):
             raise PreconditionFailedError(f"{name!r} has changed hands during the commit")
-        metadata = Metadata(wanted.group, wanted.reset, wanted.enqueued_at)
+        metadata = Metadata(wanted.group, wanted.reset, wanted.enqueued_at, wanted.updated_at)
         at = CommittedOffset(wanted.offset + 1, encode_metadata(metadata).decode())
         moved = seen._replace(committed=at)
         self._wanted[name] = look.place, moved
@@ -219,7 +230,7 @@ class CommitView(BlobStore):
         producers = seen.document.producers or ()
         if seen.is_own and transactional_id in producers:
             return seen
-        document = replace(seen.document, revision=new_revision())
+        document = seen.renewed()
         if not seen.is_own:
             if {*producers} - {transactional_id}:
                 seen = self._blobs.replaced(place, seen, document, transactional_id)
@@ -254,5 +265,4 @@ def _unmoved(wanted: StoredCheckpoint, shown: StoredCheckpoint) -> StoredCheckpo
 def _id_of(place: Place, document: StoredCheckpoint) -> str:
     """A consumer has one for all its partitions; a host one for each."""
     who = f"consumer.{document.consumer}" if document.consumer else str(place.partition)
-    topic = hashlib.blake2b(document.topic.encode(), digest_size=8).hexdigest()
-    return f"eventlog.{topic}.{place.group}.{who}"
+    return f"{kafka_group(place.group, document.group)}.{who}"

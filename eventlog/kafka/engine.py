@@ -117,7 +117,7 @@ class KafkaLog(EngineLog):
     def _records_of_those_there(self, names: Sequence[str]) -> list[TopicRecord]:
         found = self.cluster.describe(names)
         configs = self.cluster.configs([topic.name for topic in found])
-        remembered = self._catalog.of(found)
+        remembered = self._catalog.of(found, configs)
         return [
             record_of(topic, configs[topic.name], record)
             for topic, record in zip(found, remembered, strict=True)

@@ -118,6 +118,7 @@ def translate(
     within: float | None = None,
     topic: str = "",
     partition: int | None = None,
+    maybe: bool = False,
 ) -> Exception:
     """The error to raise instead, ``from error``.
 
@@ -127,8 +128,10 @@ def translate(
         user: who logs in.
         within: how many seconds there were.
         topic, partition: what it was about.
+        maybe: whether what was to be stored may be stored all the same.
     """
     problem = error_of(error)
+    task, doing = doing, f"{doing}, which may be stored all the same" if maybe else doing
     reason = " ".join(problem.str().removeprefix("Broker: ").removeprefix("Local: ").split())
     reason = reason.rstrip(".")
     named = f"topic {topic!r}" if topic else "the topic"
@@ -136,12 +139,11 @@ def translate(
     where = "the partition" if partition is None else f"partition {partition}"
     match kind_of(problem):
         case Kind.NO_ANSWER:
-            limit = "" if within is None else f" within {within:g} s"
-            return LogBusyError(f"{doing}: no answer from {place}{limit} ({reason}): try again")
+            limit = "" if within is None else f" within {_rounded(within):g} s"
+            hint = _LOOK_FIRST if maybe else "try again"
+            return LogBusyError(f"{doing}: no answer from {place}{limit} ({reason}): {hint}")
         case Kind.LOGIN:
-            return EventLogError(
-                f"{doing}: {place} refuses {who}: check user name and password ({reason})"
-            )
+            return EventLogError(f"{doing}: {place} refuses {who}: {_check_of(reason)} ({reason})")
         case Kind.ENCRYPTION:
             return EventLogError(
                 f"{doing}: no encrypted connection to {place}: check tls= and ssl.ca.location "
@@ -153,13 +155,72 @@ def translate(
             return PartitionNotFoundError(f"{doing}: {named} has no {where.removeprefix('the ')}")
         case kind:
             made, hint = _PLAIN[kind]
-            return made(f"{doing}: {reason}{hint.format(place=place, topic=named, user=who)}")
+            right = _right_for(problem, task, named)
+            hint = hint.format(place=place, topic=named, user=who, right=right)
+            return made(f"{doing}: {reason}{hint}")
 
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 1 if seconds >= 1 else 3)
+
+
+def _check_of(reason: str) -> str:
+    """What to check when a login is refused for this reason."""
+    if "SASL state" in reason:
+        return "this port takes no login: check the port, or give no user"
+    if "Unsupported SASL mechanism" in reason:
+        return "check sasl.mechanism, and the port"
+    return "check user name and password"
+
+
+def _right_for(problem: KafkaError, task: str, topic: str) -> str:
+    """Which right is missing, as far as it can be told; begins with a colon if it can."""
+    if "idempotence PID" in problem.str():
+        return f": Write on {topic} (Kafka names the cluster, but that is enough)"
+    if problem.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        rights = (right for start, right in _RIGHTS.items() if task.startswith(start))
+        return f": {right} on {topic}" if (right := next(rights, "")) else ""
+    if problem.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED and task.startswith("making"):
+        return f": Create on {topic}"
+    if task.startswith("showing"):
+        return ": Read on the Kafka group of that name"
+    return _RIGHTS_BY_CODE.get(problem.code(), "")
+
+
+_LOOK_FIRST: Final = (
+    "look whether it is there before trying again (a producer with producer_id knows by its "
+    "last_sequence)"
+)
+
+_RIGHTS: Final = {
+    "looking up": "Describe",
+    "asking how": "DescribeConfigs",
+    "asking for": "Describe",
+    "reading": "Read",
+    "appending": "Write",
+    "storing": "Write",
+    "committing": "Write",
+    "copying": "Write",
+    "writing": "Write",
+    "registering": "Write",
+    "making": "Create",
+    "deleting": "Delete",
+    "setting": "AlterConfigs",
+    "adding": "Alter",
+}
+"""By how what is done begins, the right to a topic that it needs."""
+
+_RIGHTS_BY_CODE: Final = {
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        ": Write on transactional ids that begin with 'eventlog.'"
+    ),
+    KafkaError.GROUP_AUTHORIZATION_FAILED: ": Read on Kafka groups that begin with 'eventlog.'",
+}
 
 _PLAIN: Final[dict[Kind, tuple[type[EventLogError], str]]] = {
     Kind.NOT_ALLOWED: (
         EventLogError,
-        ": {place} does not allow {user} that: have the right granted",
+        ": {place} does not allow {user} that: have the right granted{right}",
     ),
     Kind.TOPIC_EXISTS: (TopicExistsError, ""),
     Kind.BAD_NAME: (InvalidNameError, ""),

@@ -63,7 +63,7 @@ class GroupOffsets:
         return CommitView(self.over(self._log.store(store)), producers)
 
     def close(self) -> None:
-        """Show what is still to be shown, if that can be done in a moment."""
+        """Write down and show what is still to be, if that can be done in a moment."""
         if self._published is None:
             self._later.close()
         else:

@@ -10,8 +10,11 @@ Who may commit offsets is fenced as follows. Transactions with checkpoints have 
 id*, and before the first one it is written into the document (`StoredCheckpoint.producers`), by a
 swap. Then:
 
-1. An offset counts only if the document names producers, and if the offset's metadata name the same
-   group and the same reset as the document: an older one is nothing.
+1. Which Kafka group that is says the id of the group in the document (`kafka_group`), and so do the
+   transactional ids. So groups of one name do not meet in Kafka: those of several stores or topics,
+   nor one that was deleted and the one made since. An offset counts only if the document names
+   producers, and if the offset's metadata name the same group and the same reset as the document:
+   an older one is nothing.
 2. Of each version of the document one process at most commits offsets: the one that wrote it
    (`Seen.is_own`). Any other first swaps it for one of its own. So who wrote it knows, without
    asking, where its own transactions have moved it (`Seen.is_certain`).
@@ -35,8 +38,8 @@ The etag of a document with producers has the offset in it, and a swap compares 
 offset moves between the comparison and the swap 2 and 8 exclude, or 4 finds out.
 
 Offsets of a Kafka group that nobody uses are deleted after a while (``offsets.retention.minutes``,
-a week mostly). So the document gets the offset as well when a partition is closed in good order,
-and when it has rested for some minutes (`GroupBlobs.write_down`).
+a week mostly). So the document gets the offset as well when a partition or the log is closed in
+good order, and some minutes after a transaction, whatever comes then (`GroupBlobs.write_down`).
 
 What this module deliberately does not do: hold producers, those are
 `eventlog.kafka.writing.producers`; show anything to Kafka's own tools, that is
@@ -100,8 +103,8 @@ ends when Kafka loses patience, or when the next owner fences it, who looks befo
 _MOST_TICKETS: Final = 1000
 
 _AT_REST: Final = 600.0
-"""Seconds after its last transaction that a checkpoint is written down: less than any cluster keeps
-offsets."""
+"""Seconds after a transaction until its checkpoint is written down, at the latest: less than any
+cluster keeps offsets."""
 
 
 class _Put:
@@ -223,7 +226,7 @@ class GroupBlobs(BlobStore):
             self.base.delete(name, if_match=of_base(if_match))
             return
         if known.document.producers:
-            known = self._fence_out(place, known, _renewed(known), known.document.producers)
+            known = self._fence_out(place, known, known.renewed(), known.document.producers)
         self.base.delete(name, if_match=known.blob.etag)
 
     def watch(self, name: str) -> Watch | None:
@@ -334,14 +337,16 @@ class GroupBlobs(BlobStore):
         self._write_down_later(seen.blob.name)
 
     def _write_down_later(self, name: str) -> None:
-        def when_it_rests() -> None:
+        def in_time() -> None:
             try:
                 self.write_down(name)
-            except StoreUnavailableError:
+            except Exception as error:
                 self._write_down_later(name)
+                if not isinstance(error, StoreUnavailableError):
+                    raise
 
         if self._later is not None:
-            self._later.after(_AT_REST, (self, name), when_it_rests)
+            self._later.within(_AT_REST, (self, name), in_time)
 
     def write_down(self, name: str) -> None:
         """Write into the document where this process' transactions have moved the checkpoint.
@@ -374,7 +379,8 @@ class GroupBlobs(BlobStore):
         for seen in known:
             place = self.place(seen.blob.name)
             if place is not None and seen.document.producers and not seen.is_certain:
-                wanted[place.group, place.topic][place.partition] = seen
+                group = kafka_group(place.group, seen.document.group)
+                wanted[group, place.topic][place.partition] = seen
         for (group, topic), partitions in wanted.items():
             found = self._committed(group, topic, [*partitions], stable=False)
             for partition, seen in partitions.items():
@@ -393,7 +399,7 @@ class GroupBlobs(BlobStore):
     def _take_over(self, place: Place, known: Seen, document: StoredCheckpoint) -> str:
         """Put a document in place of one that is not this process' own."""
         fenced = self._fence_out(place, known, document, known.document.producers or ())
-        return _stayed(fenced, document.offset).blob.etag
+        return fenced.stayed(document.offset).blob.etag
 
     def replaced(
         self, place: Place, known: Seen, document: StoredCheckpoint, transactional_id: str
@@ -405,7 +411,7 @@ class GroupBlobs(BlobStore):
             PreconditionFailedError: it has been changed, or moved.
         """
         others = [each for each in known.document.producers or () if each != transactional_id]
-        return _stayed(self._fence_out(place, known, document, others), document.offset)
+        return self._fence_out(place, known, document, others).stayed(document.offset)
 
     def _fence_out(
         self, place: Place, known: Seen, document: StoredCheckpoint, producers: Iterable[str]
@@ -430,24 +436,27 @@ class GroupBlobs(BlobStore):
         if document.to_fence:
             for transactional_id in document.to_fence:
                 self._fence(transactional_id)
-            at = counted(self._committed_at(place, stable=True), document)
+            at = counted(self._committed_at(place, document, stable=True), document)
             return self.swapped(seen, moved_on(replace(document, to_fence=UNSET), at))
         if document.producers and not seen.is_certain:
-            return seen._replace(committed=self._committed_at(place, stable=stable))
+            return seen._replace(committed=self._committed_at(place, document, stable=stable))
         return seen
 
     def _fence(self, transactional_id: str) -> None:
         with _translated():
             self._producers().fence(transactional_id)
 
-    def _committed_at(self, place: Place, *, stable: bool) -> CommittedOffset | None:
-        found = self._committed(place.group, place.topic, [place.partition], stable=stable)
-        return found.get(place.partition)
+    def _committed_at(
+        self, place: Place, document: StoredCheckpoint, *, stable: bool
+    ) -> CommittedOffset | None:
+        group = kafka_group(place.group, document.group)
+        return self._committed(group, place.topic, [place.partition], stable=stable).get(
+            place.partition
+        )
 
     def _committed(
         self, group: str, topic: str, partitions: Sequence[int], *, stable: bool
     ) -> dict[int, CommittedOffset]:
-        group = kafka_group(group)
         if not stable:
             with contextlib.suppress(LogBusyError):
                 return self._offsets.committed(group, topic, partitions, timeout=_PATIENCE)
@@ -459,29 +468,20 @@ class GroupBlobs(BlobStore):
     # Producers
 
     def ticket(self, transactional_id: str) -> str:
-        """For the producer that is ready under that id, which may have to be made first."""
+        """For the producer that is ready under that id, which may have to be made first.
+
+        It is held: whoever gets the ticket releases it.
+        """
         producers = self._producers()
         ticket = self._tickets.get(transactional_id)
-        if ticket is None or not producers.is_prepared(transactional_id, ticket):
+        if ticket is None or not producers.hold(transactional_id, ticket):
             ticket = secrets.token_hex(8)
-            producers.prepare(transactional_id, ticket)
+            producers.prepare(transactional_id, ticket, hold=True)
             with self._mutex:
                 if len(self._tickets) >= _MOST_TICKETS:
                     self._tickets.clear()
                 self._tickets[transactional_id] = ticket
         return ticket
-
-
-def _renewed(seen: Seen) -> StoredCheckpoint:
-    return replace(seen.document, revision=new_revision())
-
-
-def _stayed(seen: Seen, offset: int) -> Seen:
-    if seen.document.offset != offset:
-        raise PreconditionFailedError(
-            f"a transaction has moved {seen.blob.name!r} meanwhile, which has ended now"
-        )
-    return seen
 
 
 @contextlib.contextmanager

@@ -103,9 +103,9 @@ class KafkaInlet(Inlet):
         self._producer = NamedProducer(topic, name)
         self._identity = self._producer.register()
         self._latest_ms = _EARLIEST_MS
-        last = None if stamping is None else topic.partition_info(partition).last_enqueued_at
+        last = None if stamping is None else topic.last_event(partition)
         if last is not None:
-            self._latest_ms = max(_milliseconds(last), _EARLIEST_MS)
+            self._latest_ms = max(_milliseconds(last.enqueued_at), _EARLIEST_MS)
 
     @property
     def last_sequence(self) -> int:

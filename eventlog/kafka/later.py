@@ -56,7 +56,8 @@ class Later:
             try:
                 do()
             except Exception:
-                _logger.exception("what was left for later has failed")
+                if not self._closed:  # or what it needs may be closed as well
+                    _logger.exception("what was left for later has failed")
 
     def _next(self) -> Callable[[], object] | None:
         """What is to be done now; None if there is nothing left to do."""
@@ -72,14 +73,14 @@ class Later:
             self._thread = None
             return None
 
-    def close(self, *, at_once: Hashable = None) -> None:
-        """Do nothing more, but what is planned under one key. It has a moment to end."""
+    def close(self) -> None:
+        """Do at once what is planned, as far as that takes a moment; then nothing more."""
         with self._condition:
             self._closed = True
-            self._due = {
-                key: (self._clock(), do) for key, (_, do) in self._due.items() if key == at_once
-            }
+            self._due = {key: (self._clock(), do) for key, (_, do) in self._due.items()}
             thread = self._thread
             self._condition.notify_all()
         if thread is not None:
             thread.join(_PATIENCE)
+        with self._condition:
+            self._due.clear()

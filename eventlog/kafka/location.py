@@ -5,6 +5,7 @@ Nothing here shows a user name or a password, and no error quotes a location tha
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 from eventlog.checks import check_count, seconds
 
-__all__ = ["Settings", "parse_location"]
+__all__ = ["Settings", "explained", "parse_location"]
 
 _FORM: Final = (
     "a cluster's location is kafka://[user:password@]host:port[,host:port][?option=value]; "
@@ -59,6 +60,14 @@ _COMMON: Final[Mapping[str, Any]] = {
     "socket.connection.setup.timeout.ms": 5000,
     "socket.keepalive.enable": True,
 }
+_BY_PASSWORD: Final = re.compile("PLAIN$|SCRAM-", re.IGNORECASE)
+"""Ways to log in that take a user and a password."""
+
+_FILE_FAILED: Final = re.compile(r"(ssl\.[a-z.]+\.location) failed")
+
+_QUOTED: Final = re.compile('(?<=Invalid value) ".*"(?= for configuration property)', re.DOTALL)
+_NO_MECHANISM: Final = "Unsupported SASL mechanism"
+
 _AS_WRITTEN: Final = frozenset({"log_level", "oauth_cb", "on_commit"})
 """The names librdkafka's options have that are spelled with an underscore."""
 
@@ -180,7 +189,38 @@ def _config(servers: list[str], given: dict[str, Any]) -> dict[str, Any]:
             defaults["sasl.mechanism"] = "PLAIN"
     elif encrypted:
         defaults["security.protocol"] = "SSL"
-    return {**defaults, **given}
+    config = {**defaults, **given}
+    _check_login(config)
+    return config
+
+
+def _check_login(config: Mapping[str, Any]) -> None:
+    """Without user and password librdkafka would speak of a mechanism that nobody has named."""
+    protocol = str(config.get("security.protocol", ""))
+    mechanism = config.get("sasl.mechanism", config.get("sasl.mechanisms", "PLAIN"))
+    if not protocol.upper().startswith("SASL") or not _BY_PASSWORD.match(str(mechanism)):
+        return
+    if not (config.get("sasl.username") and config.get("sasl.password")):
+        raise ValueError(
+            "security.protocol and sasl.mechanism ask for a login by password: give user= and "
+            "password="
+        )
+
+
+def explained(reason: str, config: Mapping[str, Any]) -> str:
+    """Why librdkafka takes no client of these settings, for people; values are left out."""
+    reason = _QUOTED.sub("", reason.strip())
+    if _NO_MECHANISM in reason:
+        return "sasl.mechanism: librdkafka knows none of that name"
+    if "No such configuration property" in reason:
+        return f"{reason}: options are those of docs/kafka.md, and librdkafka's own"
+    named = _FILE_FAILED.search(reason)
+    if named is None:
+        return reason
+    path = str(config.get(named[1], ""))
+    if os.access(path, os.R_OK):
+        return f"{named[1]}: the file {path!r} is not what it should be ({reason})"
+    return f"{named[1]}: there is no file {path!r} that can be read"
 
 
 def _wants_tls(servers: list[str], given: Mapping[str, Any]) -> bool:
@@ -197,14 +237,12 @@ def _number(value: object, name: str) -> object:
     try:
         return float(value) if "." in value else int(value)
     except ValueError:
-        raise ValueError(f"{name} is a number, not {value!r:.80}") from None
+        raise ValueError(f"{name} is a number, and what was given is none") from None
 
 
 def _flag(value: object, name: str) -> bool:
     words = {"true": True, "1": True, "false": False, "0": False}
     flag = words.get(value.lower()) if isinstance(value, str) else value
     if not isinstance(flag, bool):
-        raise ValueError(  # noqa: TRY004 - most often it is a word in a query
-            f"{name} is true or false, not {value!r:.80}"
-        )
+        raise ValueError(f"{name} is true or false")  # noqa: TRY004 - mostly a word in a query
     return flag

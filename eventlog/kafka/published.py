@@ -147,7 +147,7 @@ class PublishedCheckpoints:
 
     def close(self) -> None:
         """Commit what was noted, if that can be done in a moment, and let go of the consumers."""
-        self._later.close(at_once=self)
+        self._later.close()
         waiting = [one for one in self._committers.values() if one.is_waiting]
         self._committers.clear()
         if waiting:

@@ -15,8 +15,9 @@ one. An event without properties and with a ``str`` key therefore has no headers
 
 Messages of other clients are read as far as they can be: headers and keys that are UTF-8 are
 ``str`` and others ``bytes``; of headers of the same name the last counts; a value that is missing
-is an empty body; a time that is missing, or beyond what a datetime holds, is the nearest there is.
-Nothing in a message makes reading fail.
+is an empty body; a time that is missing, or beyond what a datetime holds, is the nearest there is;
+of a message with a header whose name is not UTF-8, all headers are left out. Nothing in a message
+makes reading fail.
 
 What this module deliberately does not do: compare sizes with limits, or place events.
 """
@@ -177,7 +178,7 @@ def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
     if None in bodies:
         bodies = [b"" if body is None else body for body in bodies]
     keys: list[bytes | None] = list(map(Message.key, messages))
-    headers: list[Any] = list(map(Message.headers, messages))
+    headers = _headers(messages)
     properties: Iterable[Any] = repeat(NO_PROPERTIES)
     if not any(headers):
         headers = []
@@ -188,6 +189,21 @@ def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
     places, origins = _places(topic, partition, messages)
     events = list(map(StoredEvent, bodies, _keys(keys, headers), properties, places, origins))
     return Decoded(events, sum(map(len, bodies)))
+
+
+def _headers(messages: Sequence[Message]) -> list[Any]:
+    """The headers of each; none of one that has a name which is no UTF-8.
+
+    The client cannot make them then, nor may it be asked for them once more: what it keeps of its
+    first try is not fit to be looked at.
+    """
+    found: list[Any] = []
+    while len(found) < len(messages):
+        try:
+            found.extend(map(Message.headers, islice(messages, len(found), None)))
+        except (SystemError, UnicodeDecodeError):
+            found.append(None)  # what came before stays in the list
+    return found
 
 
 def _places(

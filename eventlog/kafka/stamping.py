@@ -27,7 +27,7 @@ from eventlog.kafka.deadline import Deadline
 if TYPE_CHECKING:
     from eventlog.kafka.topic import KafkaTopic
 
-__all__ = ["Stamping"]
+__all__ = ["Stamping", "is_set_by_us"]
 
 _TYPE: Final = "message.timestamp.type"
 _BEFORE: Final = "message.timestamp.before.max.ms"
@@ -48,6 +48,16 @@ class Stamping:
         self._topic = topic
         self._cluster = topic.log.cluster
         self._is_kept = False  # by this one: brokers may not show it yet
+
+    def is_by_brokers(self) -> bool:
+        """Whether the times of its events do not decrease: the brokers', or those of copies.
+
+        That is known only of what this engine has made. Not while a copy is made: what others
+        append meanwhile has other times.
+        """
+        found = self._cluster.configs([self._topic.name])
+        is_ours = self._topic.state.record.created_us > 0
+        return is_ours and _is_by_brokers(found.get(self._topic.name, {}))
 
     def can_be_kept(self) -> bool:
         """Whether the topic takes, or can be made to take, the times of events.
@@ -113,6 +123,11 @@ class Stamping:
         self._topic.refresh()
         found = self._cluster.configs([self._topic.name])
         return found.get(self._topic.name, {})
+
+
+def is_set_by_us(config: Mapping[str, str]) -> bool:
+    """Whether a topic is stamped as this engine has it; also if nobody can tell."""
+    return config.get(_TYPE, _BY_BROKERS) == _BY_BROKERS or config.get(_AFTER) == _MARK
 
 
 def _is_by_brokers(config: Mapping[str, str]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +46,8 @@ _FRESH_SECONDS: Final = 1.0
 
 _LOOKED_BACK: Final = (8, *[256] * 16)
 """How many offsets at a time are looked at for the last event, from the end on."""
+_LOOKED_FURTHER_BACK: Final = 1000
+"""How many then, if it has to be found."""
 
 
 class KafkaTopic(EngineTopic):
@@ -208,11 +212,8 @@ class KafkaTopic(EngineTopic):
 
     def partition_info(self, partition: int) -> PartitionInfo:
         number = self.partition(partition)
-        beginning, following = (
-            at.offset
-            for at in self._log.cluster.offsets(self.name, [(number, FIRST), (number, LAST)])
-        )
-        last = self._last_event(number, beginning, following)
+        beginning, following = self._bounds(number)
+        last = self._last_event(number, beginning, following, _LOOKED_BACK)
         if beginning == following:
             return PartitionInfo(
                 following, following, following - 1, None, is_empty=True, size_bytes=0
@@ -226,16 +227,29 @@ class KafkaTopic(EngineTopic):
             size_bytes=0,  # brokers tell it only to Kafka's own tools
         )
 
-    def _last_event(self, partition: int, beginning: int, following: int) -> StoredEvent | None:
+    def last_event(self, partition: int) -> StoredEvent | None:
+        """The last event there is, however far before the end."""
+        widths = itertools.chain(_LOOKED_BACK, itertools.repeat(_LOOKED_FURTHER_BACK))
+        return self._last_event(partition, *self._bounds(partition), widths)
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        """Where it begins, and where it ends."""
+        asked = [(partition, FIRST), (partition, LAST)]
+        beginning, following = self._log.cluster.offsets(self.name, asked)
+        return beginning.offset, following.offset
+
+    def _last_event(
+        self, partition: int, beginning: int, following: int, widths: Iterable[int]
+    ) -> StoredEvent | None:
         """The last event there is: markers and what was aborted may stand behind it.
 
-        Looked for from the end backwards, but not without end.
+        Looked for from the end backwards, as far as `widths` reach.
         """
-        known = self._last.get(partition)
-        if known is not None and known[0] == following:
-            return known[1]
+        known_at, known = self._last.get(partition, (None, None))
+        if known_at == following and (known is not None or widths is _LOOKED_BACK):
+            return known
         last, stop = None, following
-        for width in _LOOKED_BACK:
+        for width in widths:
             start = max(beginning, stop - width)
             if last is not None or start == stop:
                 break

@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import anyio
 
 from eventlog.errors import ClosedError, PartitionNotFoundError, TopicNotFoundError
+from eventlog.processor.failures import is_blameless
 from eventlog.processor.hold import Site
 from eventlog.processor.processor import CloseReason
 
@@ -102,10 +103,30 @@ class Condition:
         Args:
             again: whether it did before, and was logged at length.
         """
+        self._log(error, again or (is_blameless(error) and self._is_told(error)), what)
         self.error = error
-        log = _logger.warning if again else _logger.error
-        log("%s: %s: %r", self._site, what, error, exc_info=None if again else error)
         self._report(error)
+
+    def failed(self, error: BaseException, attempts: int, what: str) -> None:
+        """The processor has failed.
+
+        Args:
+            attempts: how often it was handed that over.
+        """
+        failed = "failed at attempt" if not is_blameless(error) else "was held up at attempt"
+        self._log(error, self._is_told(error), f"{what} {failed} {attempts}")
+        self.error, self.attempts = error, attempts
+
+    def _is_told(self, error: BaseException) -> bool:
+        """Whether something of that kind was told since it last succeeded."""
+        return self.error is not None and is_blameless(self.error) == is_blameless(error)
+
+    def _log(self, error: BaseException, again: bool, what: str) -> None:  # noqa: FBT001 - its own
+        """At length the first time; but that something is away is one line, and that once."""
+        level, trace = (logging.WARNING, None) if again else (logging.ERROR, error)
+        if is_blameless(error):
+            level, trace = (logging.DEBUG if again else logging.WARNING), None
+        _logger.log(level, "%s: %s: %r", self._site, what, error, exc_info=trace)
 
     def succeeded(self) -> None:
         """What failed before, if anything did, does not any more."""

@@ -28,6 +28,7 @@ from eventlog.blobs import NOT_MODIFIED
 from eventlog.errors import (
     ClosedError,
     EventLogError,
+    LogBusyError,
     TopicNotFoundError,
     UnsupportedOperationError,
 )
@@ -162,9 +163,9 @@ class Coordination:
     # From other threads
 
     @property
-    def is_log_late(self) -> bool:
-        """Whether the log has not answered lately."""
-        return self._look is not None and self._look.late
+    def log_late(self) -> LogBusyError | None:
+        """Why the log is taken to be away: it has not answered lately. None if it has."""
+        return None if self._look is None else self._look.late
 
     def start(self) -> None:
         """Begin."""

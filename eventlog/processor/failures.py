@@ -11,9 +11,10 @@ succeeded or is put aside. Of what failed:
    before it are handed over again, as a unit of their own, and then those behind it.
 4. If it cannot be put aside, for want of a topic, it is tried again at the longest delay.
 5. That the group's store could not be reached (`StoreUnavailableError`), or the log
-   (`LogBusyError`), is no event's fault: it counts as no attempt, and what failed so is tried again
-   however often and long that takes. A group of errors that are all that is no more, nor a time
-   that ended while the store was waited for.
+   (`LogBusyError`), or that others came before a commit (`NotCommittedError`), is no event's fault:
+   it counts as no attempt, and what failed so is tried again however often and long that takes. A
+   group of errors that are all that is no more, nor a time that ended while the store was waited
+   for.
 
 Invariant: no event leaves the queue but by success, or by being put aside; and none before those
 that were in front of it.
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from eventlog.errors import LogBusyError, StoreUnavailableError
 from eventlog.processor.dead_letters import Attempts
 from eventlog.processor.processor import ErrorAction, EventFailed
+from eventlog.transaction import NotCommittedError
 
 if TYPE_CHECKING:
     from eventlog.event import StoredEvent
@@ -44,9 +46,10 @@ __all__ = [
     "Unit",
     "decide",
     "each_alone",
+    "is_blameless",
 ]
 
-_UNREACHABLE: Final = (StoreUnavailableError, LogBusyError)
+_BLAMELESS: Final = (StoreUnavailableError, LogBusyError, NotCommittedError)
 
 CRASHES: Final = "it ended its process each time it was handed over"
 """Why an event is put aside that was never seen to fail."""
@@ -110,7 +113,7 @@ class Unit:
             self.failures = 0  # it got on: it is another event now that fails
         if not self.failures or self.error is None:
             self.failed_at = now
-        if not _is_blameless(error):
+        if not is_blameless(error):
             self.failures += 1
         self.furthest = max(self.furthest, -1 if named is None else named)
         self.events, self.named, self.error = left, named, error
@@ -175,15 +178,15 @@ def decide(
 def _is_used_up(error: BaseException, failures: int, elapsed: float, policy: RetryPolicy) -> bool:
     """Whether the policy would not have it handed over again as it was."""
     causes = _causes(error)
-    if _is_blameless(error):
+    if is_blameless(error):
         causes[-1:] = map(_root, _leaves(causes[-1]))
         return any(isinstance(cause, policy.give_up_on) for cause in causes)
     return any(policy.is_used_up(failures, elapsed, cause) for cause in causes)
 
 
-def _is_blameless(error: BaseException) -> bool:
+def is_blameless(error: BaseException) -> bool:
     """Whether no event is to blame for it."""
-    return all(isinstance(_root(leaf), _UNREACHABLE) for leaf in _leaves(_causes(error)[-1]))
+    return all(isinstance(_root(leaf), _BLAMELESS) for leaf in _leaves(_causes(error)[-1]))
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

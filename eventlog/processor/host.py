@@ -310,8 +310,8 @@ class EventProcessorHost:
         running, coordination = self._running, self._coordination
         news = None if running is None else running.news
         pumps = {} if running is None else running.pumps
-        late = coordination is None or coordination.is_log_late
-        lags = {} if late or not pumps else self._lags.look(pumps)
+        late = None if coordination is None else coordination.log_late
+        lags = {} if coordination is None or late or not pumps else self._lags.look(pumps)
         partitions = {
             number: pump.status(functools.partial(lags.get, number))
             for number, pump in pumps.items()
@@ -319,11 +319,11 @@ class EventProcessorHost:
         renewed = None if news is None else self._wall_time(news.membership.renewed_at)
         errors = [one.last_error for one in partitions.values() if one.last_error is not None]
         return HostStatus(
-            _health(running, coordination, partitions.values()),
+            self._health(partitions.values()),
             None if news is None else news.membership.member,
             partitions,
             renewed,
-            errors[-1] if errors else self._last_error,
+            errors[-1] if errors else late or self._last_error,
         )
 
     def _wall_time(self, moment: float) -> datetime:
@@ -338,21 +338,24 @@ class EventProcessorHost:
         self._last_error = error
         self._caller.call(error)
 
+    def _health(self, partitions: Iterable[PartitionStatus]) -> Health:
+        running, coordination = self._running, self._coordination
+        if running is None or coordination is None:
+            is_beginning = self._is_opening or running is not None
+            return "starting" if is_beginning else "stopped"
+        return _health(running, coordination, partitions)
+
 
 def _health(
-    running: Running | None,
-    coordination: Coordination | None,
-    partitions: Iterable[PartitionStatus],
+    running: Running, coordination: Coordination, partitions: Iterable[PartitionStatus]
 ) -> Health:
-    if running is None or coordination is None:
-        return "stopped"
     if running.stopping:
         return "stopping"
     if running.news is None:
         return "starting"
     if running.news.round is None:
         return "lapsed"
-    if coordination.failing or coordination.is_log_late or running.is_short:
+    if coordination.failing or coordination.log_late or running.is_short:
         return "degraded"
     is_failing = any(one.state == "failing" for one in partitions)
     return "degraded" if is_failing else "running"

@@ -19,7 +19,8 @@ class HostStatus(NamedTuple):
     """How a host is.
 
     Attributes:
-        health: ``starting`` until it is a member of its group; ``degraded`` while the store, or
+        health: ``stopped`` before it runs, and after; ``starting`` until it is a member of its
+            group; ``degraded`` while the store, or
             the log, cannot be reached, or a partition does not get on or cannot be opened;
             ``lapsed`` while it closes what it has lost, to go on as another member.
         member: what it is called in the group's documents: its name, and what is random; None

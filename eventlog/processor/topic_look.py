@@ -32,11 +32,11 @@ class TopicLook:
         lease_duration: in seconds; a round waits for a small part of it.
 
     Attributes:
-        late: whether the log has not answered lately.
+        late: that the log has not answered lately; None if it has.
     """
 
     def __init__(self, topic: Topic, lease_duration: float) -> None:
-        self.late = False
+        self.late: LogBusyError | None = None
         self._topic = topic
         self._moment = min(_MOMENT, lease_duration / 20)
         self._asked: Completion[object] | None = None
@@ -57,16 +57,18 @@ class TopicLook:
             self._asked = None
             self._take(error)
             return self._topic.partitions
-        self.late = True
+        self.late = self.late or LogBusyError(
+            f"asking for topic {self._topic.name!r}: no answer from the log"
+        )
         return self._topic.partitions
 
     def _take(self, error: BaseException | None) -> None:
         if error is None:
             if self._told:
                 _logger.info("topic %r is reached again", self._topic.name)
-            self.late = self._told = False
+            self.late, self._told = None, False
         elif isinstance(error, LogBusyError):
-            self.late = True
+            self.late = error
             if not self._told:
                 self._told = True
                 said = str(error).removesuffix(": try again")

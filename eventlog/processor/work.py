@@ -255,19 +255,9 @@ class Work:
     async def _failed(self, unit: Unit, error: BaseException) -> None:
         """A unit that was handed over has failed: decide what becomes of it."""
         condition, site = self._condition, self._site
-        again = condition.error is not None
-        condition.error, condition.attempts = error, unit.deliveries
         first, last = unit.events[0].offset, unit.events[-1].offset
-        log = _logger.warning if again else _logger.error
-        log(
-            "%s: processing offsets %d to %d failed at attempt %d: %r",
-            site,
-            first,
-            last,
-            unit.deliveries,
-            error,
-            exc_info=None if again else error,
-        )
+        what = f"processing offsets {first} to {last}"
+        condition.failed(error, unit.deliveries, what)
         await self._store(self._session.hold.look, wait=False)
         self._check_hold()
         checkpoint = site.checkpoint.offset

@@ -30,3 +30,17 @@ def test_the_command_refuses_to_leave_groups_behind_that_nobody_spoke_of(
     back = ["copy", kafka.location, str(command.location), "--topic", name, "--group", "g"]
     assert command.bare(*back).failed(1, "--store")
     assert command.bare(*back, "--store", store).lines == [f"{name}\t0\t1\t1"]
+
+
+def test_what_is_the_same_of_all_topics_is_said_once_and_no_groups_are_not_missed(
+    kafka: Kafka, command: Command
+) -> None:
+    names = [f"copied-{secrets.token_hex(4)}" for _ in range(2)]
+    with eventlog.open(command.location) as log:
+        for name in names:
+            log.create_topic(name, partitions=1).append(b"x")
+    there = command.bare("copy", str(command.location), kafka.location, "--quiet")
+    assert there.failed(0, "times of events are kept in steps of 1ms")
+    topics = [word for name in names for word in ("--topic", name)]
+    back = command.bare("copy", kafka.location, str(command.location), *topics, "--quiet")
+    assert back.failed(0, "groups are not carried over", "--store")

@@ -69,7 +69,8 @@ def test_create_with_exist_ok_warns_of_other_settings_and_refuses_other_partitio
 ) -> None:
     command.done("topic", "create", "cars", "--retention", "7d")
     outcome = command("topic", "create", "cars", "--exist-ok")
-    assert outcome.failed(0, "warning: topic 'cars' exists and stays as it is")
+    said = "warning: topic 'cars' exists and stays as it is: retention is 7d, not none"
+    assert outcome.failed(0, said)
     outcome = command("topic", "create", "cars", "--exist-ok", "--partitions", "5")
     assert outcome.failed(1, "4 partitions", "5")
 

@@ -35,7 +35,7 @@ def test_an_empty_topic_that_is_there_is_filled_and_keeps_its_settings(
     assert contents(made) == contents(cars)
     assert made.compression == "none"
     assert copy.notes == [
-        "topic 'cars': its retention_bytes stays 1000000; the source's is None",
+        "topic 'cars': its retention_bytes stays 1000000; the source's is none",
         "topic 'cars': its compression stays none; the source's is zstd",
     ]
 
@@ -112,6 +112,32 @@ def test_a_copy_that_others_have_appended_to_takes_nothing_more(
     assert len(made.read(0)) == 5
     assert Made(cars, target, mix=True).events() == 1
     assert made.read(0)[-1].body == b"late"
+
+
+def test_a_copy_that_begins_while_another_makes_its_first_step_is_not_refused(
+    source: EventLog, target: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sees then is no others' events, though it has asked too early how far they came."""
+    cars = source.create_topic("cars", partitions=1)
+    cars.append_batch(numbered(0, 20))
+    target.create_topic("cars", partitions=1)
+    later = Made(cars, target)
+    ask = EmbeddedIntake.last_sequence
+    others: list[int] = []
+
+    def overtaken(intake: EmbeddedIntake, name: str) -> int:
+        last = ask(intake, name)
+        if not others:
+            others.append(0)
+            others.append(Made(cars, target).events())
+        return last
+
+    monkeypatch.setattr(EmbeddedIntake, "last_sequence", overtaken)
+    monkeypatch.setattr("eventlog.copying.topic.recollected", lambda *_: -1)
+    later.check()
+    assert others == [0, 20]
+    assert later.remaining == 0
+    assert later.run() == 0
 
 
 def test_a_topic_is_not_copied_onto_itself(source: EventLog) -> None:

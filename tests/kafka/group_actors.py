@@ -237,6 +237,27 @@ def clerk(world: World, process: Process) -> None:
             world.happened["written down"] += now is not None and now.blob is not seen.blob
 
 
+def neighbour(world: World, process: Process) -> None:
+    """Has a group of the same name in a store of its own, where nobody else moves it."""
+    store, stands = process.group(), {-1}
+    for _ in range(world.chance.randrange(1, 15)):
+        offset = max(stands) + world.chance.randrange(1, 4)
+
+        def check(view: BlobStore, offset: int = offset) -> None:
+            store.within(view).advance_unowned(0, offset)
+
+        try:
+            process.transact(check)
+        except FAILED:
+            stands.add(offset)
+        else:
+            stands = {offset}
+        unstable = world.kafka.unstable
+        found = world.patiently(lambda: world.process(process.store).group().checkpoint(0))
+        if world.kafka.unstable == unstable:
+            assert (-1 if found is None else found[0].offset) in stands, "another has moved it"
+
+
 # Histories
 
 
@@ -259,6 +280,7 @@ class Crowd(NamedTuple):
     others: int = 0
     viewers: int = 0
     clerks: int = 0
+    neighbours: int = 0
 
 
 HOSTS = Crowd(hosts=5, viewers=3)
@@ -268,7 +290,8 @@ OTHERS = Crowd(others=4, viewers=3, persons=0)
 ALL = Crowd(hosts=2, consumers=2, others=3, viewers=1)
 DELETED = Crowd(hosts=3, consumers=3, removers=3, persons=0)
 RESTING = Crowd(hosts=3, consumers=2, others=2, persons=2, removers=1, clerks=3)
-CROWDS = [HOSTS, CONSUMERS, BOTH, OTHERS, ALL, DELETED, RESTING]
+SHARED = Crowd(hosts=3, consumers=3, neighbours=2)
+CROWDS = [HOSTS, CONSUMERS, BOTH, OTHERS, ALL, DELETED, RESTING, SHARED]
 
 
 def some_of(partitions: Sequence[int], chance: random.Random) -> list[int]:
@@ -311,6 +334,9 @@ def history(
         enter("anybody", crowd.others, lambda _: anybody)
         enter("viewer", crowd.viewers, lambda _: viewer)
         enter("clerk", crowd.clerks, lambda _: clerk)
+        for number in range(crowd.neighbours and chance.randrange(1, crowd.neighbours + 1)):
+            name, alone = f"neighbour-{number}", world.process(world.another_store())
+            actors[name] = world.acting(name, alone, neighbour)
         world.others_move = crowd.others > 0
         world.run(actors, faults=faults)
         return world.happened

@@ -35,7 +35,7 @@ from eventlog.kafka.checkpoint import (
 from eventlog.kafka.commit_view import CommitView
 from eventlog.kafka.groups import GroupBlobs
 from tests.kafka.simulated_kafka import Record, Schedule, SimulatedKafka, SimulatedProducers
-from tests.simulated_store import KilledError, SimulatedStore
+from tests.simulated_store import Changes, KilledError, SimulatedStore
 
 T = TypeVar("T")
 
@@ -63,13 +63,18 @@ class PatientStore(GroupStore):
 
 
 class Process:
-    """What actors of one process share."""
+    """What actors of one process share.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        store: where the group's documents are; another has a group of the same name.
+    """
+
+    def __init__(self, world: World, store: SimulatedStore) -> None:
         self.world = world
+        self.store = store
         self.is_dead = False
         self.producers = SimulatedProducers(world)
-        self.blobs = world.kinds.blobs(world.store, IDS.log, world.kafka, lambda: self.producers)
+        self.blobs = world.kinds.blobs(store, IDS.log, world.kafka, lambda: self.producers)
 
     def group(self) -> GroupStore:
         """What an actor of it has."""
@@ -92,6 +97,8 @@ class Process:
             raise PreconditionFailedError("it was fenced") from error
         finally:
             view.settle(committed=committed)
+        if self.store is not self.world.store:
+            return
         for place in (place for places in offsets.values() for place in places):
             metadata = decode_metadata(place.metadata or "")
             self.world.told((place.partition, metadata.group, metadata.reset), place.offset - 1)
@@ -100,8 +107,8 @@ class Process:
 class _Store(SimulatedStore):
     """One that processes which have died do not reach."""
 
-    def __init__(self, world: World, *, hashed: bool) -> None:
-        super().__init__(world.schedule, world.chance, world.changes, hashed=hashed)
+    def __init__(self, world: World, changes: Changes, *, hashed: bool) -> None:
+        super().__init__(world.schedule, world.chance, changes, hashed=hashed)
         self.arriving = False
         self._world = world
 
@@ -141,7 +148,8 @@ class World:
         self.chance = random.Random(seed)
         self.schedule = Schedule(self.chance)
         self.kinds = kinds or Kinds()
-        self.store = _Store(self, hashed=hashed)
+        self.store = _Store(self, self.changes, hashed=hashed)
+        self._stores: list[SimulatedStore] = [self.store]
         self.kafka = SimulatedKafka(self)
         self.happened: Counter[str] = Counter()
         self.truth: dict[Era, int] = {}
@@ -180,9 +188,14 @@ class World:
             with contextlib.suppress(StoreUnavailableError):
                 return do()
 
-    def process(self) -> Process:
+    def process(self, store: SimulatedStore | None = None) -> Process:
         """A new one, which belongs to nobody yet."""
-        return Process(self)
+        return Process(self, store or self.store)
+
+    def another_store(self) -> SimulatedStore:
+        """One whose groups have nothing to do with those of the first."""
+        self._stores.append(_Store(self, lambda *_: None, hashed=False))
+        return self._stores[-1]
 
     def acting(
         self, name: str, process: Process, act: Callable[[World, Process], None]
@@ -279,6 +292,9 @@ class World:
         offsets: Mapping[tuple[str, str, int], CommittedOffset],
     ) -> None:
         """Called when a transaction is decided, before anybody sees it."""
+        if process is not None and process.store is not self.store:
+            self.happened["committed next door"] += 1
+            return
         self.happened["committed"] += 1
         eras = {}
         for (_, _, partition), at in offsets.items():
@@ -295,6 +311,13 @@ class World:
             elif at.next_offset - 1 > self.truth[era]:
                 self.truth[era] = at.next_offset - 1
                 self._movers[era] = None
+        self._check_where_it_was_committed(records, offsets)
+
+    def _check_where_it_was_committed(
+        self,
+        records: Sequence[Record],
+        offsets: Mapping[tuple[str, str, int], CommittedOffset],
+    ) -> None:
         for _, _, partition in offsets:
             data = self.store.data(IDS.checkpoint(partition))
             if data is not None:
@@ -331,7 +354,7 @@ class World:
     ) -> None:
         """What document and offset say together is what was finished."""
         at = {**self.kafka.decided(), **(coming or {})}.get(
-            (kafka_group(IDS.group), IDS.topic_name, partition)
+            (kafka_group(IDS.group, document.group), IDS.topic_name, partition)
         )
         offset = document.offset
         if at is not None and (document.producers or document.to_fence):
@@ -343,27 +366,30 @@ class World:
 
     def run(self, actors: Mapping[str, Callable[[], None]], *, faults: float) -> None:
         """Let them loose; then everything that is left must make sense to who comes next."""
-        self.store.faults = self.kafka.faults = faults
+        self.kafka.faults = faults
+        for store in self._stores:
+            store.faults = faults
         self.schedule.run(actors)
-        self.store.close()
+        for store in self._stores:
+            store.close()
         self.kafka.close()
         self.happened["came late"] += self.store.came_late
         self.schedule.current = "last"
         last = self.process()
-        store = last.group()
+        group = last.group()
         there = {
             partition: self.truth[partition, stored.group, stored.reset]
-            for partition, stored in store._blobs.all_checkpoints().items()
+            for partition, stored in group._blobs.all_checkpoints().items()
         }
         expected: dict[int, int] = {}
         for partition in self.partitions:
             self.assign(partition, None)
-            checkpoint, etag = store.claim(partition, "consumer-last", START)
+            checkpoint, etag = group.claim(partition, "consumer-last", START)
             assert checkpoint.offset == there.get(partition, START - 1), "it was lost"
             following = expected[partition] = checkpoint.offset + 1
 
             def check(view: BlobStore, number: int = partition, etag: str = etag) -> None:
-                within = store.within(view)
+                within = group.within(view)
                 within.advance(number, "consumer-last", expected[number], None, etag)
 
             last.transact(check, [Record("consumer-last", partition, following, following)])

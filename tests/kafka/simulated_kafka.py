@@ -262,6 +262,7 @@ class _Producer:
         self.owner = owner
         self.epoch = epoch
         self.busy = False
+        self.holds = 0
 
 
 class SimulatedProducers:
@@ -275,12 +276,25 @@ class SimulatedProducers:
         prepared = self._prepared.get(transactional_id)
         return prepared is not None and prepared.owner == owner
 
-    def prepare(self, transactional_id: str, owner: str) -> object:
-        if self.is_prepared(transactional_id, owner):
+    def prepare(self, transactional_id: str, owner: str, *, hold: bool = False) -> object:
+        if hold and self.hold(transactional_id, owner):
             return False
         epoch = self._world.kafka.init(transactional_id)
-        self._prepared[transactional_id] = _Producer(transactional_id, owner, epoch)
+        made = self._prepared[transactional_id] = _Producer(transactional_id, owner, epoch)
+        made.holds += hold
         return True
+
+    def hold(self, transactional_id: str, owner: str) -> bool:
+        if not self.is_prepared(transactional_id, owner):
+            return False
+        self._prepared[transactional_id].holds += 1
+        return True
+
+    def release(self, transactional_id: str, owner: str) -> object:
+        if self.is_prepared(transactional_id, owner):
+            self._prepared[transactional_id].holds -= 1
+            assert self._prepared[transactional_id].holds >= 0
+        return None
 
     def fence(self, transactional_id: str) -> object:
         self._world.kafka.init(transactional_id)

@@ -20,6 +20,7 @@ from eventlog.kafka.cluster import Cluster
 from eventlog.kafka.stamping import Stamping
 from eventlog.kafka.topic import KafkaTopic
 from tests.copying.logs import SECOND, Clock, Made, contents, numbered, to_the_millisecond
+from tests.kafka.reading import Writer, until
 from tests.kafka.writing import PATIENCE, as_kafka, messages
 from tests.servers.kafka import Kafka
 
@@ -83,7 +84,7 @@ def test_events_keep_their_times_for_any_client_and_later_ones_are_stamped(
     require_copy(cars, made)
     first = cars.read(0)[0].enqueued_at
     assert messages(made)[0].timestamp()[1] == int(first.timestamp() * 1000)
-    assert copy.notes[0].endswith("times of events are kept in steps of 1 ms")
+    assert copy.notes[0].endswith("times of events are kept in steps of 1ms")
     last = cars.read(0)[-1].enqueued_at
     assert made.offset_at(0, last - timedelta(milliseconds=1)) == cars.offset_at(0, last)
     receipt = made.append(b"now", partition=0)
@@ -123,6 +124,24 @@ def test_a_time_before_that_of_the_event_before_it_is_raised_to_it(
     copy_to(kafka_log, cars, mix=True)
     assert {event.enqueued_at for event in made.read(0)} == {others.enqueued_at}
     assert Made(cars, kafka_log).events() == 0
+
+
+def test_events_of_others_are_seen_however_much_was_aborted_behind_them(
+    kafka: Kafka, kafka_log: EventLog, source: EventLog, clock: Clock
+) -> None:
+    """Nothing is copied behind them without leave, nor with times before theirs."""
+    cars = filled(source, clock, partitions=1)
+    made = kafka_log.create_topic(cars.name, partitions=1)
+    others = made.append(b"others'")
+    with Writer(kafka, made.name).transaction(*[b"aborted"] * 4200, commit=False):
+        pass
+    until(lambda: made.partition_info(0).next_offset == 4202)
+    assert made.partition_info(0).last_enqueued_at is None
+    for copy in (Made(cars, kafka_log).check, Made(cars, kafka_log).run):
+        with pytest.raises(OthersEventsError, match="no copies"):
+            copy()
+    copy_to(kafka_log, cars, mix=True)
+    assert {event.enqueued_at for event in made.read(0)} == {others.enqueued_at}
 
 
 # ---- How the topic is stamped --------------------------------------------------------------------

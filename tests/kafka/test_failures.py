@@ -101,3 +101,54 @@ def test_only_what_may_go_well_a_moment_later_is_tried_again() -> None:
 def test_an_exception_without_an_error_inside_is_an_error_all_the_same() -> None:
     assert kind_of(KafkaException("strange")) is Kind.OTHER
     assert "strange" in str(translate(KafkaException("strange"), "doing"))
+
+
+def refused(name: str, doing: str, reason: str = "no") -> str:
+    error = KafkaError(CODES[name], reason)
+    return str(translate(error, doing, place="kafka://b", user="me", topic="cars"))
+
+
+@pytest.mark.parametrize(
+    ("name", "doing", "right"),
+    [
+        ("TOPIC_AUTHORIZATION_FAILED", "appending to topic 'cars'", "Write on topic 'cars'"),
+        ("TOPIC_AUTHORIZATION_FAILED", "reading partition 0", "Read on topic 'cars'"),
+        ("TOPIC_AUTHORIZATION_FAILED", "setting topic 'cars'", "AlterConfigs on topic 'cars'"),
+        ("TOPIC_AUTHORIZATION_FAILED", "doing this", ""),
+        ("CLUSTER_AUTHORIZATION_FAILED", "making topic 'cars'", "Create on topic 'cars'"),
+        ("TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "beginning", "Write on transactional ids"),
+        ("GROUP_AUTHORIZATION_FAILED", "committing", "Read on Kafka groups"),
+        ("GROUP_AUTHORIZATION_FAILED", "showing it", "Read on the Kafka group of that name"),
+    ],
+)
+def test_a_right_that_is_missing_is_named(name: str, doing: str, right: str) -> None:
+    said = refused(name, doing)
+    assert said.startswith(f"{doing}: no: kafka://b does not allow user 'me' that: have the right")
+    assert said.partition("have the right granted")[2].removeprefix(": ").startswith(right)
+    assert bool(right) is not said.endswith("granted")
+
+
+def test_who_may_not_append_needs_no_right_to_the_cluster() -> None:
+    """Though that is what Kafka says."""
+    reason = "Failed to acquire idempotence PID from broker: Cluster authorization failed"
+    said = refused("CLUSTER_AUTHORIZATION_FAILED", "appending to topic 'cars'", reason)
+    assert "have the right granted: Write on topic 'cars'" in said
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("SASL PLAIN: invalid credentials", "check user name and password"),
+        ("Unsupported SASL mechanism: supported: SCRAM-SHA-256", "check sasl.mechanism, and the"),
+        ("Request not valid in current SASL state: ", "this port takes no login"),
+    ],
+)
+def test_a_refused_login_says_what_to_check(reason: str, hint: str) -> None:
+    assert f"refuses user 'me': {hint}" in refused("_AUTHENTICATION", "opening", reason)
+
+
+def test_what_may_be_stored_is_to_be_looked_for_before_another_try() -> None:
+    error = KafkaError(KafkaError._TIMED_OUT, "Timed out")
+    said = str(translate(error, "appending", within=9.99471, maybe=True))
+    assert said.startswith("appending, which may be stored all the same: no answer from")
+    assert "within 10 s (Timed out): look whether it is there before trying again" in said

@@ -27,14 +27,23 @@ from eventlog.kafka.checkpoint import (
     Seen,
     counted,
     decode_checkpoint,
-    kafka_group,
     moved_on,
     of_base,
     owner_of,
 )
 from eventlog.kafka.commit_view import CommitView, _Look
 from eventlog.kafka.groups import GroupBlobs, _translated
-from tests.kafka.group_actors import ALL, BOTH, CONSUMERS, DELETED, HOSTS, OTHERS, Crowd, history
+from tests.kafka.group_actors import (
+    ALL,
+    BOTH,
+    CONSUMERS,
+    DELETED,
+    HOSTS,
+    OTHERS,
+    SHARED,
+    Crowd,
+    history,
+)
 from tests.kafka.simulated_groups import (
     Kinds,
     Process,
@@ -43,6 +52,7 @@ from tests.kafka.simulated_groups import (
 
 Act: TypeAlias = Callable[[World, Process], None]
 
+SIMULATED = "tests.kafka.simulated_groups"
 SEEDS = 300
 MOST_SEEDS = 1000
 
@@ -58,7 +68,8 @@ def test_every_event_is_finished_once_by_who_owns_its_partition(
         happened += history(seed, hashed=hashed, faults=faults)
     for what in ("began", "committed", "fenced", "reset", "deleted", "released"):
         assert happened[what] > SEEDS // 20, happened
-    assert happened["written down"] > SEEDS // 40, happened
+    for what in ("written down", "committed next door"):
+        assert happened[what] > SEEDS // 40, happened
     assert not faults or happened["came late"] > SEEDS // 40, happened
 
 
@@ -73,7 +84,7 @@ class FencesBeforeThePut(GroupBlobs):
     ) -> Seen:
         for each in producers:
             self._fence(each)
-        at = counted(self._committed_at(place, stable=True), known.document)
+        at = counted(self._committed_at(place, known.document, stable=True), known.document)
         stays = document.reset == known.document.reset and document.group == known.document.group
         document = replace(moved_on(document, at) if stays else document, producers=UNSET)
         return self.keep(self.swapped(known, document))
@@ -84,7 +95,7 @@ class FencesNobody(GroupBlobs):
 
     def _completed(self, place: Place, seen: Seen, *, stable: bool = True) -> Seen:
         if seen.document.to_fence:
-            at = counted(self._committed_at(place, stable=True), seen.document)
+            at = counted(self._committed_at(place, seen.document, stable=True), seen.document)
             document = moved_on(replace(seen.document, to_fence=UNSET), at)
             return self.swapped(seen, document)
         return super()._completed(place, seen, stable=stable)
@@ -96,7 +107,7 @@ class ReadsBeforeItFences(GroupBlobs):
     def _completed(self, place: Place, seen: Seen, *, stable: bool = True) -> Seen:
         if not seen.document.to_fence:
             return super()._completed(place, seen, stable=stable)
-        at = counted(self._committed_at(place, stable=True), seen.document)
+        at = counted(self._committed_at(place, seen.document, stable=True), seen.document)
         for each in seen.document.to_fence:
             self._fence(each)
         return self.swapped(seen, moved_on(replace(seen.document, to_fence=UNSET), at))
@@ -111,7 +122,7 @@ class DoesNotWaitForWhatIsDecided(GroupBlobs):
         if not stable:
             return super()._committed(group, topic, partitions, stable=False)
         with _translated():
-            return self._offsets.committed(kafka_group(group), topic, partitions, stable=False)
+            return self._offsets.committed(group, topic, partitions, stable=False)
 
 
 class ShowsWhatIsToBeFenced(GroupBlobs):
@@ -175,8 +186,8 @@ class TakesAnyTicket(GroupBlobs):
     """One for all producers of an id."""
 
     def ticket(self, transactional_id: str) -> str:
-        if not self._producers().is_prepared(transactional_id, "any"):
-            self._producers().prepare(transactional_id, "any")
+        if not self._producers().hold(transactional_id, "any"):
+            self._producers().prepare(transactional_id, "any", hold=True)
         return "any"
 
 
@@ -302,6 +313,15 @@ def test_the_histories_find_out_who_counts_offsets_of_other_groups_and_resets(
     monkeypatch.setattr("eventlog.kafka.groups.counted", _any_offset_counts)
     with pytest.raises(AssertionError):
         many_histories(Kinds(), ALL)
+
+
+def test_the_histories_find_out_groups_of_one_name_that_meet_in_kafka(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("eventlog.kafka.groups", "eventlog.kafka.commit_view", SIMULATED):
+        monkeypatch.setattr(f"{module}.kafka_group", lambda name, _: f"eventlog.group.{name}")
+    with pytest.raises(AssertionError):
+        many_histories(Kinds(), SHARED)
 
 
 def many_histories(kinds: Kinds, crowd: Crowd) -> None:

@@ -6,6 +6,8 @@ import functools
 import queue
 import threading
 
+import pytest
+
 from eventlog.kafka.later import Later
 
 PATIENCE = 30.0
@@ -55,12 +57,32 @@ def test_a_failure_does_not_keep_the_next_from_being_done() -> None:
     assert done.wait(PATIENCE)
 
 
-def test_closing_does_what_is_asked_at_once_and_nothing_else() -> None:
+def test_closing_does_at_once_what_is_planned_and_nothing_that_comes_then() -> None:
     later = Later()
     order: list[str] = []
     for name in "ab":
         later.after(PATIENCE, name, functools.partial(order.append, name))
-    later.close(at_once="b")
+    later.close()
     later.after(0, "c", functools.partial(order.append, "c"))
     later.close()
-    assert order == ["b"]
+    assert order == ["a", "b"]
+
+
+def test_closing_waits_a_moment_and_what_has_not_begun_by_then_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eventlog.kafka.later._PATIENCE", 0.01)
+    later, go_on, began = Later(), threading.Event(), queue.Queue[threading.Thread]()
+    order: list[str] = []
+
+    def hold_up() -> None:
+        tell_thread(began)
+        assert go_on.wait(PATIENCE)
+
+    later.after(0, "a", hold_up)
+    later.after(PATIENCE, "b", functools.partial(order.append, "b"))
+    thread = began.get(timeout=PATIENCE)
+    later.close()
+    go_on.set()
+    thread.join(PATIENCE)
+    assert order == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +133,28 @@ def test_an_option_that_cannot_be_so_is_refused_by_its_name(
         parsed("kafka://broker", **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("timeout", "timeout is a number"),
+        ("replication_factor", "replication_factor is a number"),
+        ("tls", "tls is true or false"),
+        ("publish_checkpoints", "publish_checkpoints is true or false"),
+        ("sasl_mechanism", "sasl.mechanism: librdkafka knows none"),
+        ("security_protocol", r"security\.protocol"),
+        ("compression_type", "compression.codec"),
+    ],
+)
+def test_what_an_option_was_given_is_not_quoted(option: str, named: str) -> None:
+    """It may have been meant for another, and be a secret."""
+    login = {"user": "me", "password": "pw"} if option == "sasl_mechanism" else {}
+    for value in (SECRET, f"SCRAM-{SECRET}"):
+        options = {"timeout": 0.05, option: value, **login}
+        with pytest.raises(ValueError, match=named) as raised:
+            eventlog.open("kafka://127.0.0.1:1", **options)  # type: ignore[arg-type]
+        assert SECRET not in str(raised.value)
+
+
 def test_an_option_librdkafka_does_not_know_is_refused_by_its_name() -> None:
     """Before anything is looked for."""
     for options in ({"no_such_thing": 1}, {"clock": 1}):
@@ -159,3 +182,46 @@ def test_the_engine_is_imported_only_for_such_a_location() -> None:
             raise AssertionError
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"security_protocol": "SASL_SSL"},
+        {"sasl_mechanism": "SCRAM-SHA-256"},
+        {"sasl_mechanism": "plain", "tls": True},
+        {"user": "me"},
+        {"password": SECRET},
+    ],
+)
+def test_who_is_to_log_in_gives_a_user_and_a_password(options: dict[str, Any]) -> None:
+    if options != {"password": SECRET}:
+        with pytest.raises(ValueError, match="give user= and password=") as raised:
+            parsed("kafka://broker", **options)
+        assert not any(value in str(raised.value) for value in ("SASL_SSL", "SCRAM", "plain"))
+    parsed("kafka://broker", **{"user": "me", "password": SECRET, **options})
+    parsed("kafka://broker", security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Librdkafka says only what OpenSSL says, which is nothing."""
+    (tmp_path / "other").write_text("no certificate")
+    for option in ("ssl.ca.location", "ssl.key.location"):
+        for name, words in (("none", "there is no file"), ("other", "is not what it should be")):
+            with pytest.raises(ValueError, match=f"{option}: .*{words}") as raised:
+                eventlog.open(f"kafka://127.0.0.1:1?{option}={tmp_path / name}", timeout=1)
+            assert str(tmp_path / name) in str(raised.value)
+
+
+def test_it_is_said_where_options_are_listed() -> None:
+    with pytest.raises(ValueError, match=r'"bogus": options are those of docs/kafka\.md'):
+        eventlog.open("kafka://127.0.0.1:1?bogus=1", timeout=1)
+
+
+def test_the_scheme_may_be_written_in_capitals(tmp_path: Path) -> None:
+    for location in ("Kafka://", "KAFKA:"):
+        with pytest.raises(ValueError, match="a cluster's location is"):
+            eventlog.open(location)
+    eventlog.open("Memory:").close()
+    eventlog.open(f"FILE:{tmp_path / 'log'}").close()
+    assert (tmp_path / "log").is_dir()

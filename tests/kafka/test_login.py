@@ -87,6 +87,7 @@ def test_the_wrong_way_of_connecting_is_no_endless_wait(
     with pytest.raises(LogNotFoundError, match="whether it wants tls or a login") as raised:
         eventlog.open(f"kafka://{address(kafka, listener)}{options}", timeout=IMPATIENT)
     assert address(kafka, listener) in str(raised.value)
+    assert "brokers are down" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -109,3 +110,23 @@ def test_what_is_not_allowed_is_named(kafka: Kafka) -> None:
 def test_a_certificate_that_is_not_there_is_a_wrong_value(kafka: Kafka, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ssl\.ca\.location"):
         eventlog.open(f"{kafka.location}?ssl.ca.location={quote(str(tmp_path / 'none'))}")
+
+
+@pytest.mark.parametrize(
+    ("listener", "mechanism", "words"),
+    [
+        ("PLAINTEXT", "PLAIN", "this port takes no login"),
+        ("SASL_PLAINTEXT", "SCRAM-SHA-512", r"check sasl\.mechanism, and the port"),
+    ],
+)
+def test_a_login_of_another_kind_is_not_blamed_on_the_password(
+    kafka: Kafka, listener: str, mechanism: str, words: str
+) -> None:
+    with pytest.raises(EventLogError, match=f"refuses user 'eventlog': {words}"):
+        eventlog.open(
+            f"kafka://{address(kafka, listener)}",
+            user=USER,
+            password="s3cr3t",
+            sasl_mechanism=mechanism,
+            timeout=10,
+        )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import groupby
+from typing import cast
 
 from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.consuming.source import Wanted
+from eventlog.kafka.reading.fetch import ReaderLanes
+from eventlog.kafka.reading.fetcher import TopicFetchers
 from eventlog.kafka.reading.lane import Lane, Taken
 from eventlog.kafka.reading.news import News
 from eventlog.kafka.reading.runs import Piece, runs_of
@@ -74,6 +78,43 @@ def test_one_event_is_taken_whatever_the_room_if_it_has_to_be() -> None:
     one.put(events(1))
     assert one.take(Wanted(0, 0, None), 10, least=False).pieces == []
     assert take(one, 0, room=10) == [0, 1]
+
+
+class Lanes:
+    """Who makes lanes, and reads for each until it is let go."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.RLock()
+        self.made = 0
+
+    def lane(self, news: News, partition: int, offset: int, room: int) -> Lane:
+        self.made += 1
+        return Lane(news, partition, offset, room)
+
+    def is_read(self, _: Lane) -> bool:
+        return True
+
+    def release(self, _: Lane) -> None:
+        pass
+
+
+def test_a_lane_in_which_nothing_comes_is_kept_twice_as_long_as_the_one_before() -> None:
+    """What was aborted may be so long that no look sees its end; and librdkafka may hang."""
+    lanes = Lanes()
+    reader = ReaderLanes(cast("TopicFetchers", lanes))
+    wanted = Wanted(0, 0, None)
+    made = []
+    for _ in range(1 + 2 + 4 + 1):
+        reader.doubt(reader.lane(wanted, PLENTY))
+        made.append(lanes.made)
+    assert made == [1] + [2] * 2 + [3] * 4 + [4]
+    kept = reader.lane(wanted, PLENTY)
+    kept.put(events(0))
+    assert take(kept, 0) == [0, 1]
+    reader.trust(0)
+    assert reader.lane(Wanted(0, 1, None), PLENTY) is kept
+    reader.doubt(kept)
+    assert reader.lane(Wanted(0, 1, None), PLENTY) is not kept
 
 
 @st.composite

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from confluent_kafka import Message, Producer
 
-from eventlog import EventLog
+from eventlog import LATEST, EventLog
 from eventlog.consuming.backlog import Backlog, Handout
 from eventlog.kafka.reading.runs import Piece, runs_of
 from eventlog.kafka.records import decoded
 from eventlog.positions import instant
-from tests.kafka.reading import PATIENCE
+from tests.kafka.reading import PATIENCE, until
 from tests.servers.kafka import Kafka
 
 CREATE_TIME = 1
@@ -58,6 +58,31 @@ def test_reading_begins_and_ends_at_a_time(kafka_log: EventLog, topic: str) -> N
     """In the middle of what came together."""
     with kafka_log.topic(topic).consumer(partitions=0, start=at(99), end=at(400)) as consumer:
         assert [event.body for event in consumer] == bodies(range(100, 400, 2))
+
+
+def test_a_time_is_found_where_times_go_back(kafka: Kafka, kafka_log: EventLog) -> None:
+    """And transactions leave marks of now: what is found is the first event that is as late."""
+    name = kafka.create_topic(1, message_timestamp_type="CreateTime", retention_ms=-1)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": name})
+    producer.init_transactions(PATIENCE)
+    numbers = [[10], [20, 900, 30, 40], [50, 60, 70, 950, 80, 90, 100, 110]]
+    for some in numbers:
+        producer.begin_transaction()
+        for number in some:
+            time_ms = int(at(number).timestamp() * 1000)
+            producer.produce(name, b"%d" % number, partition=0, timestamp=time_ms)
+        producer.commit_transaction(PATIENCE)
+    topic = kafka_log.topic(name)
+    until(lambda: topic.partition_info(0).next_offset == 16)
+    offsets = {int(event.body): event.offset for event in topic.read(0)}
+    for when, first in ((15, 20), (500, 900), (900, 900), (920, 950)):
+        assert topic.offset_at(0, at(when)) in range(offsets[first] - 1, offsets[first] + 1)
+        assert topic.read(0, at(when))[0].body == b"%d" % first
+        with topic.consumer(start=at(when), end=LATEST) as consumer:
+            assert next(consumer).offset == offsets[first]
+        with topic.consumer(end=at(when)) as consumer:
+            assert all(event.offset < offsets[first] for event in consumer)
+    assert topic.offset_at(0, at(960)) == 16
 
 
 def test_what_is_finished_is_of_the_time_of_the_last_event_that_was_handed_out() -> None:

@@ -210,6 +210,34 @@ def test_no_message_makes_reading_fail(key: Any, headers: Any, timestamp: int) -
     assert event.enqueued_at.utcoffset() == timedelta(0)
 
 
+def test_headers_that_the_client_cannot_make_are_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It fails at a name that is no UTF-8, and what it gives afterwards is not fit for use."""
+    asked: list[int | None] = []
+
+    class Choosy(Message):
+        def headers(self) -> Any:
+            asked.append(self.offset())
+            if self.value() == b"strange":
+                raise SystemError("returned a result with an exception set")
+            return super().headers()
+
+    monkeypatch.setattr("eventlog.kafka.records.Message", Choosy)
+    bodies = [b"strange", b"a", b"strange", b"strange", b"b", b"strange"]
+    events = from_messages(
+        "cars",
+        3,
+        [
+            Choosy("cars", 3, n, b"k", body, [("p", b"%d" % n)], None, (1, NOON_MS))
+            for n, body in enumerate(bodies)
+        ],
+    )
+    assert asked == [*range(6)]
+    assert [dict(event.properties) for event in events] == [{}, {"p": "1"}, {}, {}, {"p": "4"}, {}]
+    assert {event.key for event in events} == {"k"}
+
+
 def test_events_know_where_they_stand_across_gaps_and_times() -> None:
     places = [(5, 1), (6, 1), (255, 1), (256, 1), (257, 2), (10_000, 2), (10_001, -1), (10_002, 0)]
     messages = [message(b"%d" % n, offset=n, timestamp=time) for n, time in places]

@@ -139,6 +139,8 @@ def test_who_may_only_read_needs_no_right_to_any_group(
     assert topic.partition_info(0).last_enqueued_offset == 1
     assert topic.group("group").lag()[0].events == 2
     assert_refused(writing(guest, topic), "Topic", "Cluster", "Transactional Id")
+    with pytest.raises(EventLogError, match=f"granted: Write on topic {own.name!r}"):
+        topic.append(b"")
     changes: dict[str, Callable[[], object]] = {
         "setting topic": lambda: topic.configure(retention=10),
         "adding partitions": lambda: topic.add_partitions(1),

@@ -62,6 +62,7 @@ def scene(kafka: Kafka, directory: Path) -> Any:
     return stack, stack.enter_context(Scene(log, store))
 
 
+@pytest.mark.soak
 def test_whoever_uses_a_log_goes_on_when_the_broker_was_away(kafka: Kafka, tmp_path: Path) -> None:
     """For longer than a call may take, and killed: what was acknowledged is there, transactions
     whole, and everybody has read and processed everything once.

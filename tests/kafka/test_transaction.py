@@ -22,6 +22,7 @@ from eventlog import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.writing.shipment import SET_EVENTS
+from eventlog.transaction import NotCommittedError
 from tests.kafka.writing import as_kafka, bodies, impatient, made, stored_at
 from tests.servers.kafka import Kafka
 
@@ -163,7 +164,7 @@ def test_who_is_fenced_asks_once_more_who_has_it(log: EventLog, outcome: Excepti
     """And stores nothing: if the fences still agree, another attempt may go well."""
     topic = made(log)
     participant = Overtaken(log, None, outcome)
-    expected = PreconditionFailedError if outcome is None else LeaseLostError
+    expected = NotCommittedError if outcome is None else LeaseLostError
     with pytest.raises(expected), log.transaction() as tx:
         tx.attach(participant)
         tx.append(topic, b"a")
@@ -184,6 +185,39 @@ def test_a_checkpoint_needs_a_store_and_an_event(kafka_log: EventLog, log: Event
         tx.checkpoint(topic, "fraud", partition=0, offset=0)
     assert bodies(topic) == []
     assert topic.group("fraud").checkpoints() == {}
+
+
+def test_that_others_came_first_is_told_by_an_error_of_its_own(log: EventLog) -> None:
+    """A host must not take it for an event's fault, as it may any other refusal of a blob."""
+    participant = Participant(PreconditionFailedError("it has moved"))
+    with pytest.raises(NotCommittedError, match="it has moved"), log.transaction() as tx:
+        tx.attach(participant)
+    assert participant.said == ["check", "failed"]
+
+
+class Crowded(Participant):
+    """Others want producers after the look."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__()
+        self.producers = as_kafka(log).writers.transactional
+
+    def check(self, view: Any) -> None:
+        self.producers.prepare(f"eventlog.{view.transactional_id}", "other")
+
+
+def test_a_producer_stays_from_the_look_to_the_commit_whoever_else_wants_one(
+    log: EventLog, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("eventlog.kafka.writing.transactional._MOST_PREPARED", 1)
+    topic = made(log)
+    topic.append_batch([b"0", b"1"])
+    for offset in range(2):
+        with log.transaction() as tx:
+            tx.attach(Crowded(log))
+            tx.checkpoint(topic, "fraud", partition=0, offset=offset)
+        assert topic.group("fraud").checkpoints()[0].offset == offset
+    assert len(as_kafka(log).writers.transactional._prepared) == 1
 
 
 def test_a_producer_prepared_for_another_is_not_lent(log: EventLog) -> None:

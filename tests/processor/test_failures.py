@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventlog import LogBusyError, StoredEvent, StoreUnavailableError
+from eventlog import LogBusyError, PreconditionFailedError, StoredEvent, StoreUnavailableError
 from eventlog.event import Origin
 from eventlog.processor.failures import Again, Instead, PutAside, Unit, decide
 from eventlog.processor.options import RetryPolicy
 from eventlog.processor.processor import DEAD_LETTER, RETRY, SKIP, EventFailed
+from eventlog.transaction import NotCommittedError
 
 NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 
@@ -70,8 +71,10 @@ def test_attempts_of_before_count_but_not_their_time() -> None:
     assert (unit.failures, unit.failed_at) == (3, 1000)
 
 
-@pytest.mark.parametrize("away", [StoreUnavailableError("away"), LogBusyError("away")])
-def test_that_store_or_log_cannot_be_reached_is_no_attempt_however_often_and_long(
+@pytest.mark.parametrize(
+    "away", [StoreUnavailableError("away"), LogBusyError("away"), NotCommittedError("try again")]
+)
+def test_that_nothing_could_be_stored_is_no_attempt_however_often_and_long(
     away: Exception,
 ) -> None:
     unit = unit_of(1)
@@ -103,6 +106,7 @@ AWAY = StoreUnavailableError("away")
 @pytest.mark.parametrize(
     ("error", "is_blameless"),
     [
+        (PreconditionFailedError("of a blob of its own"), False),
         (ExceptionGroup("", [AWAY]), True),
         (ExceptionGroup("", [AWAY, ExceptionGroup("", [AWAY, AWAY])]), True),
         (ExceptionGroup("", [AWAY, ValueError()]), False),

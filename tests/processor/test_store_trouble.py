@@ -14,6 +14,7 @@ from eventlog import (
     EventLog,
     EventProcessorHost,
     LeaseLostError,
+    LogBusyError,
     ProcessorOptions,
     StoreUnavailableError,
     Topic,
@@ -356,3 +357,60 @@ async def test_a_partition_that_was_given_away_is_given_again_if_that_was_lost(
         store.put(group_document(store), json.dumps(lost).encode())
         await until(lambda: all(share["next"] is None for share in shares().values()))
         await until(lambda: len(owned(a)) == len(owned(b)) == 1)
+
+
+# What is logged
+
+
+async def test_that_the_log_or_the_store_is_away_is_one_line(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time, however often it is tried; other failures come with a traceback."""
+    errors = [LogBusyError("away")] * 3 + [ValueError("at fault")] * 2 + [LogBusyError("again")]
+
+    async def handle(self: Recorder, context: Any, events: Any) -> None:
+        if events[0].text() == "a" and len(self.batches) <= len(errors):
+            raise errors[len(self.batches) - 1]
+        await context.checkpoint()
+
+    rig.feed("a")
+    options: dict[str, Any] = {"retry": RetryPolicy(max_attempts=10, jitter=0)}
+    with caplog.at_level(logging.WARNING, "eventlog"):
+        async with rig.running(rig.pump(recorder(handle=handle), **options)) as pump:
+            for _ in errors:
+                await rig.until_retrying(pump)
+                rig.clock.advance(rig.clock.waits()[0])
+            await until(lambda: rig.checkpoint == 0)
+    said = [
+        (record.levelname, bool(record.exc_info), type(record.args[-1]))  # type: ignore[index]
+        for record in caplog.records
+    ]
+    assert said == [
+        ("WARNING", False, LogBusyError),
+        ("ERROR", True, ValueError),
+        ("WARNING", False, ValueError),
+        ("WARNING", False, LogBusyError),
+    ]
+
+
+# What a host says of itself
+
+
+async def test_a_host_that_its_log_does_not_answer_says_so(
+    memory_log: EventLog, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = memory_log.create_topic("cars", partitions=1)
+    error = LogBusyError("no answer")
+    host = host_of(topic, notes.factory())
+    assert host.status().health == "stopped"
+    host._is_opening = True  # as long as it opens a store by its URL
+    assert host.status().health == "starting"
+    host._is_opening = False
+    async with host:
+        await until(lambda: owned(host) == [0])
+        with monkeypatch.context() as patch:
+            patch.setattr(type(host._coordination), "log_late", error)
+            assert host.status().health == "degraded"
+            assert host.status().last_error is error
+        assert host.status().health == "running"
+        assert host.status().last_error is None

@@ -10,17 +10,18 @@ import contextlib
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import KafkaException, NewTopic
 
 from tests.servers import kafka_jars
 from tests.servers.kafka_proxy import KafkaProxy
@@ -121,6 +122,10 @@ class Kafka:
             place = f"{quote(name, '')}:{quote(options.pop('sasl.password'), '')}@{place}"
         return f"kafka://{place}?{urlencode(options)}"
 
+    def wait(self) -> None:
+        """Return when it has ended, by whomever."""
+        self._program.wait()
+
     @property
     def pid(self) -> int:
         """The process; another after each `start`."""
@@ -153,8 +158,15 @@ class Kafka:
 
     def topics(self) -> set[str]:
         """The names of all topics, except Kafka's own and the engine's."""
-        found = self.admin().list_topics(timeout=_PATIENCE).topics
-        return {name for name in found if not name.startswith("__")}
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                found = self.admin().list_topics(timeout=_PATIENCE / 10).topics
+            except KafkaException:
+                assert time.monotonic() < deadline, "the broker does not answer"
+                self._admin = None  # an old one may not find a broker that has come back
+            else:
+                return {name for name in found if not name.startswith("__")}
 
     def admin(self) -> AdminClient:
         """A client for whatever else there is to do past our engine; another after each `start`."""
@@ -199,8 +211,10 @@ class Kafka:
         self.resume()
         if not self._program.is_running:
             self.start()
-        if topics is not None and (rest := self.topics().difference(topics)):
-            self.delete_topics(*rest)
+        if topics is not None:
+            self._admin = None  # that of a test may not have found the broker again
+            if rest := self.topics().difference(topics):
+                self.delete_topics(*rest)
 
     def close(self) -> None:
         """Be done with it; what it holds is gone."""
@@ -246,15 +260,35 @@ def _await(futures: Mapping[str, Any]) -> None:
 
 def main(port: int) -> None:
     """Run a broker until Control-C."""
-    reason = kafka_jars.missing()
+    reason = kafka_jars.missing() or _occupied(port)
     if reason is not None:
         sys.exit(reason)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(Kafka(port)) as kafka:
         print(kafka.location, flush=True)
         print("Control-C ends it, and deletes what it holds.", flush=True)
-        signal.pause()
+        kafka.wait()
+        sys.exit("the broker has ended, and not by Control-C: what it held is deleted")
+
+
+def _occupied(port: int) -> str | None:
+    """Why nobody can listen there; None if one can."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        return f"port {port} of 127.0.0.1: {error.strerror}; choose another, as ARGS=19092"
+    return None
+
+
+def port_of(arguments: Sequence[str]) -> int:
+    """The port that was asked for; 0 if none was."""
+    match arguments:
+        case []:
+            return 0
+        case [text] if text.isdecimal() and 0 < int(text) < 65_536:
+            return int(text)
+    sys.exit(f"not a port: {' '.join(arguments)}; give a number such as 9092, or nothing")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    main(port_of(sys.argv[1:]))

@@ -112,6 +112,10 @@ class Program:
         """Whether it is."""
         return self._keeper.poll() is None
 
+    def wait(self) -> None:
+        """Return when it has ended."""
+        self._keeper.wait()
+
     def output(self) -> str:
         """All that it has printed."""
         with self._news:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from confluent_kafka import (
 )
 
 from tests.servers import Fault, kafka_jars, require
-from tests.servers.programs import free_port
+from tests.servers.programs import Program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -214,6 +215,51 @@ def test_one_for_people_says_where_it_is_and_ends_with_control_c(start: Start) -
     assert child.line() == f"kafka://127.0.0.1:{port}"
     child.send(signal.SIGINT)
     assert child.wait(PATIENCE) == 0
+
+
+def test_one_for_people_that_ends_by_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.servers import kafka
+
+    monkeypatch.setattr(kafka, "Kafka", _Killed)
+    monkeypatch.setattr(kafka_jars, "missing", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit, match="the broker has ended"):
+        kafka.main(0)
+
+
+class _Killed:
+    """A broker that was killed as soon as it ran."""
+
+    location = "kafka://nowhere"
+
+    def __init__(self, port: int) -> None:
+        assert port == 0
+        self._program = Program([sys.executable, "-c", "print('ready'); input()"], "ready")
+
+    def wait(self) -> None:
+        self._program.wait()
+
+    def close(self) -> None:
+        self._program.close()
+
+
+@pytest.mark.parametrize("arguments", [["foo"], ["-1"], ["0"], ["65536"], ["9092", "9093"]])
+def test_one_for_people_says_what_is_no_port(arguments: list[str]) -> None:
+    from tests.servers.kafka import port_of
+
+    with pytest.raises(SystemExit, match=f"not a port: {arguments[0]}"):
+        port_of(arguments)
+    assert [port_of([]), port_of(["9092"])] == [0, 9092]
+
+
+def test_one_for_people_says_that_a_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.servers import kafka
+
+    monkeypatch.setattr(kafka_jars, "missing", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"port {port} of 127.0.0.1: Address already in use"):
+            kafka.main(port)
 
 
 def test_what_is_missing_is_named_with_what_helps(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -11,7 +10,7 @@ import click
 import msgspec
 
 from eventlog.cli import output
-from eventlog.cli.dead_letters.replayed import Replayed, memory
+from eventlog.cli.dead_letters.replayed import replayed_text, was_replayed
 from eventlog.cli.dead_letters.selection import Letter, Selection, letters, selection_options
 from eventlog.cli.display import Value, age_text, instant_text, show_row, show_table
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
@@ -57,14 +56,14 @@ def list_letters(
 
     Where the output is no terminal: a line for each, without a header, columns separated by tabs:
     place (as 'show' takes it), origin, group, reason, attempts, last error, first attempt, last
-    attempt, and whether it was replayed.
+    attempt, and whether it was replayed: on a Kafka cluster that is known with --store only, and
+    otherwise - (null in json).
     """
     with invocation.open_log(read_only=True) as log:
         topic = log.topic(name)
-        store = memory(log, store_url)
-        replayed = functools.cache(functools.partial(Replayed, topic, store=store))
+        replayed = was_replayed(topic, store_url)
         found = (
-            (letter, letter.event.offset in replayed(letter.event.partition))
+            (letter, replayed(letter.event.partition, letter.event.offset))
             for some in letters(topic, Selection(**selected))
             for letter in some
         )
@@ -78,18 +77,22 @@ def list_letters(
                 show_row(_row(letter, done))
 
 
-def _print_documents(found: Iterator[tuple[Letter, bool]]) -> None:
+def _print_documents(found: Iterator[tuple[Letter, bool | None]]) -> None:
     for letter, done in found:
         output.write(_encode(_document(letter, done)) + b"\n")
 
 
-def _row(letter: Letter, replayed: bool, now: datetime | None = None) -> tuple[Value, ...]:  # noqa: FBT001
+def _row(
+    letter: Letter,
+    replayed: bool | None,  # noqa: FBT001
+    now: datetime | None = None,
+) -> tuple[Value, ...]:
     says = letter.says
     return (
         *(str(letter.place), f"{says.topic} {says.partition}:{says.offset}", says.group),
         *(says.reason, says.attempts, says.last_error),
         *(_time(says.first_attempt_at, now), _time(says.last_attempt_at, now)),
-        "yes" if replayed else "no",
+        replayed_text(replayed),
     )
 
 
@@ -97,7 +100,7 @@ def _time(when: datetime | None, now: datetime | None) -> Value:
     return when if when is None or now is None else age_text(now - when)
 
 
-def _document(letter: Letter, replayed: bool) -> dict[str, Any]:  # noqa: FBT001
+def _document(letter: Letter, replayed: bool | None) -> dict[str, Any]:  # noqa: FBT001
     event, says = letter.event, letter.says
     return {
         "partition": event.partition,

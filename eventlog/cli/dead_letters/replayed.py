@@ -28,8 +28,9 @@ begins without.
 from __future__ import annotations
 
 import contextlib
+import functools
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from operator import itemgetter
@@ -39,11 +40,20 @@ import msgspec
 
 from eventlog import EventLog, EventLogError, Topic
 from eventlog.blobs import NOT_MODIFIED, BlobStore
+from eventlog.cli.stores import own_store
 from eventlog.groups.blobs import GroupBlobs, always_there, pause_a_moment
 from eventlog.groups.checkpoints import GroupStore
 from eventlog.groups.documents import GroupDocument, GroupIds, StoredCheckpoint, new_revision
 
-__all__ = ["AlreadyReplayedError", "Replayed", "Replaying", "memory", "merged"]
+__all__ = [
+    "AlreadyReplayedError",
+    "Replayed",
+    "Replaying",
+    "memory",
+    "merged",
+    "replayed_text",
+    "was_replayed",
+]
 
 Ranges: TypeAlias = Sequence[tuple[int, int]]
 """First and last offsets, in order; neighbours are one range."""
@@ -198,9 +208,28 @@ def memory(log: EventLog, store_url: str | None) -> BlobStore:
     """Where it is remembered: in the log itself, or in the store of one that can hold no blobs.
 
     Raises:
-        UnsupportedOperationError: no store was named, and one is needed.
+        Failure: no store was named, and one is needed.
     """
-    return log.own_blobs or log.store(store_url)
+    if log.own_blobs is not None:
+        return log.own_blobs
+    return own_store(log) if store_url is None else log.store(store_url)
+
+
+def was_replayed(topic: Topic, store_url: str | None) -> Callable[[int, int], bool | None]:
+    """Tells of the letter at a partition and an offset whether it was replayed.
+
+    None if nobody knows, since that is remembered in a store that was not named.
+    """
+    if topic.log.own_blobs is None and store_url is None:
+        return lambda _partition, _offset: None
+    store = memory(topic.log, store_url)
+    partitions = functools.cache(functools.partial(Replayed, topic, store=store))
+    return lambda partition, offset: offset in partitions(partition)
+
+
+def replayed_text(replayed: bool | None) -> str:  # noqa: FBT001
+    """What `was_replayed` tells, for people."""
+    return "-" if replayed is None else "yes" if replayed else "no"
 
 
 class Replaying:

@@ -8,7 +8,7 @@ import click
 
 from eventlog import Event
 from eventlog.cli import output
-from eventlog.cli.dead_letters.replayed import Replayed, memory
+from eventlog.cli.dead_letters.replayed import replayed_text, was_replayed
 from eventlog.cli.dead_letters.selection import Letter, Place, Selection, letters, place
 from eventlog.cli.display import Value, show_fields
 from eventlog.cli.event_formats import json_lines
@@ -53,13 +53,13 @@ def show(
         found = [one for some in letters(topic, Selection((where,))) for one in some]
         if not found:
             raise Failure(f"what stands at {where} in topic {name!r} is no dead letter")
-        replayed = where.offset in Replayed(topic, where.partition, memory(log, store_url))
+        replayed = was_replayed(topic, store_url)(where.partition, where.offset)
     (letter,) = found
     if form == "json":
         output.write(json_lines([letter.event]))
         return
     event = original(letter.event)
-    show_fields([*_fields(letter), ("replayed", "yes" if replayed else "no"), *_own(event)])
+    show_fields([*_fields(letter), ("replayed", replayed_text(replayed)), *_own(event)])
     output.write_line("")
     output.write(event.body + b"\n")
 

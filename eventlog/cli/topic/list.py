@@ -9,7 +9,7 @@ import click
 
 from eventlog import Topic, TopicNotFoundError
 from eventlog.cli import output
-from eventlog.cli.display import Size, Value, show_table
+from eventlog.cli.display import Size, Value, show_table, shown_size
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 from eventlog.cli.topic.settings import settings_document
 
@@ -26,7 +26,8 @@ def list_topics(invocation: Invocation, /, *, as_json: bool) -> None:
     """List the topics, in the order of their names.
 
     Where the output is no terminal: a line for each, without a header, columns separated by tabs:
-    name, partitions, events, bytes stored, retention, retention bytes.
+    name, partitions, events, bytes stored (- where a cluster keeps them), retention, retention
+    bytes.
     """
     rows: list[tuple[Value, ...]] = []
     documents: list[dict[str, Any]] = []
@@ -37,7 +38,14 @@ def list_topics(invocation: Invocation, /, *, as_json: bool) -> None:
                 limit = topic.retention_bytes
                 kept = None if limit is None else Size(limit)
                 rows.append(
-                    (topic.name, topic.partitions, events, Size(size), topic.retention, kept)
+                    (
+                        topic.name,
+                        topic.partitions,
+                        events,
+                        shown_size(events, size),
+                        topic.retention,
+                        kept,
+                    )
                 )
                 document = settings_document(topic)
                 documents.append({**document, "events": events, "size_bytes": size})

@@ -8,7 +8,7 @@ import click
 
 from eventlog import PartitionInfo
 from eventlog.cli import output
-from eventlog.cli.display import Size, Value, instant_text, show_fields, show_table
+from eventlog.cli.display import Value, instant_text, show_fields, show_table, shown_size
 from eventlog.cli.invocation import Invocation, common_options, pass_invocation
 from eventlog.cli.topic.settings import settings_document, settings_fields
 
@@ -48,5 +48,5 @@ def _row(partition: int, info: PartitionInfo) -> tuple[Value, ...]:
         info.beginning_offset,
         info.next_offset,
         info.last_enqueued_at,
-        Size(info.size_bytes),
+        shown_size(info.next_offset - info.beginning_offset, info.size_bytes),
     )

@@ -49,6 +49,7 @@ class ReaderLanes:
         self.news: Final = News()
         self.current: dict[int, Lane] = {}
         self.times_us: dict[int, int] = {}
+        self._most_doubts: dict[int, int] = {}
 
     def lane(self, wanted: Wanted, room: int) -> Lane:
         """What is read for `wanted`, from now on at the latest."""
@@ -74,6 +75,23 @@ class ReaderLanes:
             if self.is_current(lane):
                 del self.current[lane.partition]
             self.fetchers.release(lane)
+
+    def doubt(self, lane: Lane) -> None:
+        """A look has found nothing in it, although there is something.
+
+        It may be on its way through a long stretch of what was aborted, which librdkafka says
+        nothing of: another lane would begin there anew. Or librdkafka hangs, and only another lane
+        helps. So each lane that is made is given twice as long as the one before.
+        """
+        lane.doubts += 1
+        most = self._most_doubts.get(lane.partition, 1)
+        if lane.doubts >= most:
+            self._most_doubts[lane.partition] = 2 * most
+            self.drop(lane)
+
+    def trust(self, partition: int) -> None:
+        """Something has come."""
+        self._most_doubts.pop(partition, None)
 
     def end(self) -> None:
         """The reader is gone. Takes no lock: it may be called by a signal handler."""
@@ -172,10 +190,10 @@ class Fetch:
         self._ends = {number: at.offset for number, at in zip(numbers, ends, strict=True)}
 
     def _gave_up(self, deadline: Deadline) -> Exception:
-        """The error; whoever looks again has its lanes made anew."""
+        """The error; whoever looks again goes on with the lanes there are, mostly."""
         late = [one.partition for one in self._open() if not self._is_at_end(one)]
         for number in late:
-            self._reader.drop(self._lanes[number])
+            self._reader.doubt(self._lanes[number])
         open_ = map(str, late)
         return self._topic.log.cluster.error(
             KafkaError(KafkaError._TIMED_OUT),  # noqa: SLF001 - that is its name
@@ -260,6 +278,7 @@ class Fetch:
         number = wanted.partition
         runs: list[Run] = []
         if taken.pieces:
+            self._reader.trust(number)
             runs.extend(runs_of(taken.pieces, taken.stop, by_time=self._request.by_time))
             self._reader.times_us[number] = runs[-1].enqueued_us
         elif taken.stop > wanted.offset:

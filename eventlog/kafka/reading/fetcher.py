@@ -22,7 +22,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -219,22 +219,28 @@ class Fetcher:
     def _take_in(self, messages: list[Message], found: list[tuple[int, Decoded]]) -> None:
         """Find events in messages; errors among them are told when what came before them was."""
         if not any(map(Message.error, messages)):
-            found += self._decoded(messages)
+            self._decode(messages, found)
             return
         for is_error, some in groupby(messages, lambda one: one.error() is not None):
             if not is_error:
-                found += self._decoded(list(some))
+                self._decode(list(some), found)
                 continue
             self._put(found)
             found.clear()
             for message in some:
                 self._take_note(message)
 
-    def _decoded(self, messages: list[Message]) -> Iterator[tuple[int, Decoded]]:
-        """Events, by partition."""
+    def _decode(self, messages: list[Message], found: list[tuple[int, Decoded]]) -> None:
+        """Find events, by partition."""
         for number, some in groupby(messages, Message.partition):
             assert number is not None
-            yield number, decoded(self._name, number, list(some))
+            try:
+                found.append((number, decoded(self._name, number, list(some))))
+            except Exception as error:  # other partitions are read on
+                _logger.exception("reading partition %d of topic %r failed", number, self._name)
+                self._put(found)
+                found.clear()
+                self._fail_at(number, error)
 
     def _put(self, found: list[tuple[int, Decoded]]) -> None:
         told: set[News] = set()
@@ -283,6 +289,15 @@ class Fetcher:
             topic=self._name,
             partition=lane.partition,
         )
+
+    def _fail_at(self, number: int, error: Exception) -> None:
+        """One lane cannot go on: what comes behind would leave a gap in it."""
+        with self._mutex:
+            lane = self._lane(number)
+            if lane is not None:
+                del self.lanes[number]
+                lane.error = error
+                lane.news.tell()
 
     def _fail(self, error: Exception) -> None:
         with self._mutex:

@@ -62,6 +62,7 @@ class Lane:
         error: what librdkafka said of the partition; behind what has come.
         is_expired: whether there is no offset `next` any more, or not yet.
         heard: whether anything has come at all.
+        doubts: how many looks have found nothing since something came.
         is_awaited: whether somebody waits until something comes.
         paused: whether librdkafka was told to fetch no more.
     """
@@ -76,6 +77,7 @@ class Lane:
         self.error: Exception | None = None
         self.is_expired = False
         self.heard = False
+        self.doubts = 0
         self.is_awaited = False
         self.paused = False
         self._begin = offset
@@ -91,6 +93,7 @@ class Lane:
     def put(self, found: Decoded) -> None:
         """Events came, one at least, in the order of their offsets."""
         self.heard = True
+        self.doubts = 0
         self.is_awaited = False
         self.end_seen = False
         self.next = found.events[-1].offset + 1
@@ -105,6 +108,7 @@ class Lane:
     def put_end(self, offset: int) -> bool:
         """The end of the partition was seen at `offset`; whether that is further than known."""
         self.heard = True
+        self.doubts = 0
         self.is_awaited = False
         self.end_seen = True
         if offset <= self.next:

@@ -129,10 +129,11 @@ class Writers:
         about = failed.shipment
         return self._cluster.error(
             failed.error,
-            f"{errand.doing}, which may be stored all the same" if failed.maybe else errand.doing,
+            errand.doing,
             within=errand.deadline.seconds,
             topic="" if about is None else about.record.name,
             partition=None if about is None else about.partition,
+            maybe=failed.maybe,
         )
 
     def close(self) -> None:

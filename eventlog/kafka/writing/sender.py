@@ -185,7 +185,7 @@ class Sender:
         """Send all, and wait until all of it is stored; then the shipments know where.
 
         Args:
-            shipments: no two for the same partition.
+            shipments: no two for the same partition. What an earlier try has told them is void.
 
         Raises:
             NotSentError: not all of it was acknowledged.
@@ -193,6 +193,8 @@ class Sender:
             TopicNotFoundError: a topic was deleted meanwhile.
         """
         whole = False
+        for some in shipments:
+            some.runs.clear()
         try:
             self._learn(shipments, errand)
             rounds = [_rounds(some.cuts) for some in shipments]

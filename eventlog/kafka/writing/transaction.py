@@ -28,7 +28,7 @@ from eventlog.kafka.writing.append import refuse_expected
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import Shipment
 from eventlog.log import Receipt, Topic
-from eventlog.transaction import Fence
+from eventlog.transaction import Fence, NotCommittedError
 
 if TYPE_CHECKING:
     from eventlog.kafka.commit_view import CommitView
@@ -138,9 +138,11 @@ class KafkaTransaction(EngineTransaction["KafkaTopic"]):
                     self._log.writers.transact(sender, shipments, view.offsets(), errand)
         except ProducerFencedError as error:
             self._refuse_lost(fences)
-            raise PreconditionFailedError(
+            raise NotCommittedError(
                 "another transaction of the same owner came first: nothing was stored; try again"
             ) from error
+        except PreconditionFailedError as error:
+            raise NotCommittedError(*error.args) from error
         for fence in fences:
             fence.committed()
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["TransactionalProducers"]
 
 _MOST_PREPARED: Final = 64
-"""Beyond that the one used longest ago is let go of; its owner has it made again."""
+"""Beyond that those used longest ago are let go of, unless they are held or in use; their owners
+have them made again."""
 
 _MOST_GROUPS: Final = 1000
 _LEAST_TIMEOUT: Final = 10.0
@@ -38,14 +39,20 @@ _MOST_TIMEOUT: Final = 900.0  # brokers take no longer one, unless they are told
 
 
 class _Prepared:
-    """A producer that is ready under an id, for one owner."""
+    """A producer that is ready under an id, for one owner, who holds it so many times."""
 
-    __slots__ = ("busy", "owner", "sender")
+    __slots__ = ("busy", "holds", "owner", "sender")
 
-    def __init__(self, owner: str, sender: TransactionalSender) -> None:
+    def __init__(self, owner: str, sender: TransactionalSender, *, holds: int) -> None:
         self.owner = owner
         self.sender = sender
+        self.holds = holds
         self.busy = threading.Lock()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is about to use it."""
+        return not self.holds and not self.busy.locked()
 
 
 class TransactionalProducers:
@@ -67,29 +74,67 @@ class TransactionalProducers:
         prepared = self._prepared.get(transactional_id)
         return prepared is not None and prepared.owner == owner and prepared.sender.usable
 
-    def prepare(self, transactional_id: str, owner: str, deadline: Deadline | None = None) -> None:
+    def prepare(
+        self,
+        transactional_id: str,
+        owner: str,
+        deadline: Deadline | None = None,
+        *,
+        hold: bool = False,
+    ) -> None:
         """Have a producer ready under that id, made since `owner` became the owner.
 
         Whoever had the id before is shut out, and what it had begun is ended.
+
+        Args:
+            hold: see `hold`.
 
         Raises:
             LogBusyError: there was no answer in time.
             EventLogError: it was refused.
         """
-        with self._mutex:
-            if self.is_prepared(transactional_id, owner):
-                self._prepared.move_to_end(transactional_id)
-                return
+        if self._found(transactional_id, owner, hold=hold):
+            return
         sender = self._ready(transactional_id, self._deadline(deadline))
-        old = []
         with self._mutex:
-            old.append(self._prepared.pop(transactional_id, None))
-            self._prepared[transactional_id] = _Prepared(owner, sender)
-            if len(self._prepared) > _MOST_PREPARED:
-                others = [*self._prepared.items()][:-1]
-                free = [key for key, one in others if not one.busy.locked()]
-                old += [self._prepared.pop(key) for key in free[:1]]
+            old = [self._prepared.pop(transactional_id, None)]
+            self._prepared[transactional_id] = _Prepared(owner, sender, holds=int(hold))
+            old += self._surplus()
         del old  # let go of without the mutex
+
+    def hold(self, transactional_id: str, owner: str) -> bool:
+        """Keep what is ready for `owner` under that id, until it is released as often.
+
+        Others may still fence it. So who looks whether it may commit, and then does, finds its
+        producer unless it may not.
+
+        Returns: whether something is.
+        """
+        return self._found(transactional_id, owner, hold=True)
+
+    def release(self, transactional_id: str, owner: str) -> None:
+        """Hold it once less, if it is still there."""
+        with self._mutex:
+            prepared = self._prepared.get(transactional_id)
+            if prepared is not None and prepared.owner == owner:
+                prepared.holds -= 1
+            old = self._surplus()
+        del old
+
+    def _found(self, transactional_id: str, owner: str, *, hold: bool) -> bool:
+        with self._mutex:
+            if not self.is_prepared(transactional_id, owner):
+                return False
+            self._prepared[transactional_id].holds += hold
+            self._prepared.move_to_end(transactional_id)
+            return True
+
+    def _surplus(self) -> list[_Prepared | None]:
+        """Take out what is beyond the limit, and is not the one that came last."""
+        surplus = max(len(self._prepared) - _MOST_PREPARED, 0)
+        others = [*self._prepared.items()][:-1] if surplus else []
+        free = [key for key, one in others if one.is_free]
+        return [self._prepared.pop(key) for key in free[:surplus]]
 
     def fence(self, transactional_id: str, deadline: Deadline | None = None) -> None:
         """Abort what is open under that id, and shut out whoever has it.
