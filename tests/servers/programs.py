@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ __all__ = ["ROOT", "Program", "as_whom", "free_port", "require", "tree"]
 
 ROOT: Final = Path(__file__).parents[2]
 _PATIENCE: Final = 60.0  # seconds that a program may take to start or to end
+_given: Final[set[int]] = set()
 
 # It outlives neither the test nor the program. It is no part of the program, so that it can still
 # end one that has been stopped (SIGSTOP). Who closes the program says so; if whoever started it has
@@ -200,10 +202,17 @@ def _await_stopped(pid: int) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        port: int = place.getsockname()[1]
-        return port
+    """A port of the loopback address that nobody listens at, another one at each call.
+
+    Below those that the system gives to clients: one of them might take it while the server that
+    listens there is away.
+    """
+    while True:
+        port = random.SystemRandom().randrange(16_384, 32_768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def as_whom() -> tuple[int, int] | None:
