@@ -29,6 +29,8 @@ HURRY = 0.5
 SOON = 10.0
 """Seconds in which it has ended then, on a machine that has much else to do."""
 
+pytestmark = pytest.mark.soak  # half a second is too little for a call on a machine with other work
+
 
 @pytest.fixture
 def hurried(kafka: Kafka, tmp_path: Path) -> Iterator[KafkaLog]:

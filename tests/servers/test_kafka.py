@@ -169,6 +169,7 @@ def test_a_client_is_cut_off_and_another_is_not(kafka: Kafka) -> None:
         client.list_topics(topic, timeout=A_MOMENT)
 
 
+@pytest.mark.soak  # the client may be about to connect anew when the broker is paused
 def test_while_the_proxy_hangs_nothing_is_heard_even_of_what_was_asked_before(
     kafka: Kafka,
 ) -> None:
