@@ -37,12 +37,12 @@ from eventlog.kafka.asking import answered, is_passing, never_came, no_leader, p
 from eventlog.kafka.clients import Clients, Consumer, Producer
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
-from eventlog.kafka.group_readers import GroupReaders
+from eventlog.kafka.groups.readers import GroupReaders
 from eventlog.kafka.location import Settings
 from eventlog.kafka.offset_reader import EARLIEST, LATEST, OffsetAt, OffsetReader, Spec
 
 if TYPE_CHECKING:
-    from eventlog.kafka.groups import CommittedOffset
+    from eventlog.kafka.groups.blobs import CommittedOffset
 
 __all__ = ["EARLIEST", "LATEST", "Cluster", "Consumer", "Described", "OffsetAt", "Producer", "Spec"]
 

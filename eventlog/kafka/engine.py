@@ -28,7 +28,7 @@ from eventlog.names import check_name
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.kafka.group_offsets import GroupOffsets
+    from eventlog.kafka.groups.offsets import GroupOffsets
     from eventlog.kafka.reading.fetcher import Fetchers
     from eventlog.kafka.writing.producers import Writers
     from eventlog.kafka.writing.transaction import KafkaTransaction
@@ -141,7 +141,7 @@ class KafkaLog(EngineLog):
     @property
     def group_offsets(self) -> GroupOffsets:
         """The checkpoints that stand in Kafka's own group offsets."""
-        from eventlog.kafka.group_offsets import GroupOffsets
+        from eventlog.kafka.groups.offsets import GroupOffsets
 
         return self._part("group_offsets", GroupOffsets)
 

@@ -26,14 +26,14 @@ from eventlog.groups.documents import (
     decode,
     encode,
 )
-from eventlog.kafka.checkpoint import (
+from eventlog.kafka.groups.blobs import GroupBlobs
+from eventlog.kafka.groups.checkpoint import (
     CommittedOffset,
     decode_checkpoint,
     decode_metadata,
     kafka_group,
 )
-from eventlog.kafka.commit_view import CommitView
-from eventlog.kafka.groups import GroupBlobs
+from eventlog.kafka.groups.commit_view import CommitView
 from tests.kafka.simulated_kafka import Record, Schedule, SimulatedKafka, SimulatedProducers
 from tests.simulated_store import Changes, KilledError, SimulatedStore
 

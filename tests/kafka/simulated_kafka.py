@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from confluent_kafka import TopicPartition
 
 from eventlog.errors import LogBusyError, ProducerFencedError
-from eventlog.kafka.checkpoint import CommittedOffset
+from eventlog.kafka.groups.checkpoint import CommittedOffset
 from tests.simulated_store import LONGEST, KilledError
 from tests.simulated_store import Schedule as _Schedule
 

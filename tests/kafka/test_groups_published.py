@@ -22,9 +22,9 @@ from msgspec.structs import replace
 import eventlog
 from eventlog import EARLIEST, EventLog, ProcessorOptions, Topic
 from eventlog.groups.documents import GroupDocument, StoredCheckpoint
-from eventlog.kafka.checkpoint import Place as CheckpointPlace
+from eventlog.kafka.groups.checkpoint import Place as CheckpointPlace
+from eventlog.kafka.groups.published import PublishedCheckpoints
 from eventlog.kafka.later import Later
-from eventlog.kafka.published import PublishedCheckpoints
 from tests.servers import kafka_tools
 from tests.servers.kafka import Kafka
 from tests.servers.programs import require
@@ -35,8 +35,8 @@ GROUP = "fraud"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventlog.kafka.published._EVERY", 0.01)
-    monkeypatch.setattr("eventlog.kafka.published._AFTER_A_FAILURE", 0.05)
+    monkeypatch.setattr("eventlog.kafka.groups.published._EVERY", 0.01)
+    monkeypatch.setattr("eventlog.kafka.groups.published._AFTER_A_FAILURE", 0.05)
 
 
 class Place:

@@ -18,8 +18,8 @@ from eventlog import EventLog, EventLogError, StoreUnavailableError, Topic, Unex
 from eventlog.blobs import Blob
 from eventlog.blobs.memory import MemoryBlobs
 from eventlog.groups.documents import GroupDocument, GroupIds, StoredCheckpoint
-from eventlog.kafka.checkpoint import Place, Seen, decode_checkpoint
-from eventlog.kafka.groups import GroupBlobs
+from eventlog.kafka.groups.blobs import GroupBlobs
+from eventlog.kafka.groups.checkpoint import Place, Seen, decode_checkpoint
 from eventlog.kafka.later import Later
 from tests.servers.kafka import Kafka
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_rests_is_written_down_before_kafka_forgets_its_offset
     with cars.consumer(group="fraud", max_wait=0) as consumer:
         finish_one()
         assert written_down(tmp_path / "store", cars) == -1
-        monkeypatch.setattr("eventlog.kafka.groups._AT_REST", 0.01)
+        monkeypatch.setattr("eventlog.kafka.groups.blobs._AT_REST", 0.01)
         finish_one()
         deadline = time.monotonic() + PATIENCE
         while written_down(tmp_path / "store", cars) != 1:
@@ -153,7 +153,7 @@ def committed() -> Seen:
 
 
 def test_a_checkpoint_that_never_rests_is_written_down_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventlog.kafka.groups._AT_REST", 0.3)
+    monkeypatch.setattr("eventlog.kafka.groups.blobs._AT_REST", 0.3)
     blobs, seen, deadline = Writing(), committed(), time.monotonic() + PATIENCE / 10
     while not blobs.done.is_set():
         assert time.monotonic() < deadline
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_never_rests_is_written_down_too(monkeypatch: pytest.M
 def test_what_could_not_be_written_down_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr("eventlog.kafka.groups._AT_REST", 0.01)
+    monkeypatch.setattr("eventlog.kafka.groups.blobs._AT_REST", 0.01)
     blobs = Writing(error)
     blobs.committed(PLACE, committed())
     assert blobs.done.wait(PATIENCE)

@@ -21,7 +21,8 @@ from eventlog.errors import (
     StoreUnavailableError,
 )
 from eventlog.groups.documents import StoredCheckpoint
-from eventlog.kafka.checkpoint import (
+from eventlog.kafka.groups.blobs import GroupBlobs, _translated
+from eventlog.kafka.groups.checkpoint import (
     CommittedOffset,
     Place,
     Seen,
@@ -31,8 +32,7 @@ from eventlog.kafka.checkpoint import (
     of_base,
     owner_of,
 )
-from eventlog.kafka.commit_view import CommitView, _Look
-from eventlog.kafka.groups import GroupBlobs, _translated
+from eventlog.kafka.groups.commit_view import CommitView, _Look
 from tests.kafka.group_actors import (
     ALL,
     BOTH,
@@ -309,8 +309,8 @@ def test_the_histories_find_out_who_leaves_a_rule_out(
 def test_the_histories_find_out_who_counts_offsets_of_other_groups_and_resets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eventlog.kafka.checkpoint.counted", _any_offset_counts)
-    monkeypatch.setattr("eventlog.kafka.groups.counted", _any_offset_counts)
+    monkeypatch.setattr("eventlog.kafka.groups.checkpoint.counted", _any_offset_counts)
+    monkeypatch.setattr("eventlog.kafka.groups.blobs.counted", _any_offset_counts)
     with pytest.raises(AssertionError):
         many_histories(Kinds(), ALL)
 
@@ -318,7 +318,7 @@ def test_the_histories_find_out_who_counts_offsets_of_other_groups_and_resets(
 def test_the_histories_find_out_groups_of_one_name_that_meet_in_kafka(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("eventlog.kafka.groups", "eventlog.kafka.commit_view", SIMULATED):
+    for module in ("eventlog.kafka.groups.blobs", "eventlog.kafka.groups.commit_view", SIMULATED):
         monkeypatch.setattr(f"{module}.kafka_group", lambda name, _: f"eventlog.group.{name}")
     with pytest.raises(AssertionError):
         many_histories(Kinds(), SHARED)

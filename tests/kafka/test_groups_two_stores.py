@@ -11,7 +11,7 @@ import pytest
 import eventlog
 from eventlog import ConsumerGroup, EventLog, Topic
 from eventlog.groups.documents import GroupDocument, GroupIds, decode
-from eventlog.kafka.checkpoint import kafka_group
+from eventlog.kafka.groups.checkpoint import kafka_group
 from tests.kafka.writing import as_kafka
 from tests.servers.kafka import Kafka
 

@@ -31,8 +31,8 @@ from eventlog.log import Receipt, Topic
 from eventlog.transaction import Fence, NotCommittedError
 
 if TYPE_CHECKING:
-    from eventlog.kafka.commit_view import CommitView
     from eventlog.kafka.engine import KafkaLog
+    from eventlog.kafka.groups.commit_view import CommitView
     from eventlog.kafka.topic import KafkaTopic
 
 __all__ = ["KafkaTransaction"]

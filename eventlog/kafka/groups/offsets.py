@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from eventlog.kafka.groups import GroupBlobs
+from eventlog.kafka.groups.blobs import GroupBlobs
+from eventlog.kafka.groups.published import PublishedCheckpoints
 from eventlog.kafka.later import Later
-from eventlog.kafka.published import PublishedCheckpoints
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.kafka.checkpoint import Producers
-    from eventlog.kafka.commit_view import CommitView
     from eventlog.kafka.engine import KafkaLog
+    from eventlog.kafka.groups.checkpoint import Producers
+    from eventlog.kafka.groups.commit_view import CommitView
 
 __all__ = ["GroupOffsets"]
 
@@ -58,7 +58,7 @@ class GroupOffsets:
         Raises:
             UnsupportedOperationError: there is none.
         """
-        from eventlog.kafka.commit_view import CommitView
+        from eventlog.kafka.groups.commit_view import CommitView
 
         return CommitView(self.over(self._log.store(store)), producers)
 

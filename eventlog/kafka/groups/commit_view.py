@@ -16,7 +16,8 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.groups.documents import StoredCheckpoint, encode, new_revision
-from eventlog.kafka.checkpoint import (
+from eventlog.kafka.groups.blobs import GroupBlobs
+from eventlog.kafka.groups.checkpoint import (
     CommittedOffset,
     Metadata,
     Place,
@@ -27,7 +28,6 @@ from eventlog.kafka.checkpoint import (
     kafka_group,
     owner_of,
 )
-from eventlog.kafka.groups import GroupBlobs
 
 __all__ = ["CommitView"]
 

@@ -19,7 +19,7 @@ from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
 
 if TYPE_CHECKING:
-    from eventlog.kafka.groups import CommittedOffset
+    from eventlog.kafka.groups.blobs import CommittedOffset
 
 __all__ = ["GroupReaders"]
 
@@ -56,7 +56,7 @@ class GroupReaders:
         Raises:
             KafkaException: there was no answer in time, among others.
         """
-        from eventlog.kafka.groups import CommittedOffset
+        from eventlog.kafka.groups.blobs import CommittedOffset
 
         consumer = self._take((group, stable))
         try:

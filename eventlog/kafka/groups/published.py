@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from eventlog.groups.documents import StoredCheckpoint
-    from eventlog.kafka.checkpoint import Place
     from eventlog.kafka.clients import Clients
+    from eventlog.kafka.groups.checkpoint import Place
     from eventlog.kafka.later import Later
 
 __all__ = ["PublishedCheckpoints"]
