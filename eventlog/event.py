@@ -180,8 +180,10 @@ class StoredEvent(Event, frozen=True, gc=False):
     @property
     def offset(self) -> int:
         """Its position in its partition: 0, 1, 2, ... with no gaps."""
-        origin = self._origin
-        return (origin or self._stored()).first_offset + self._place
+        try:
+            return self._origin.first_offset + self._place  # type: ignore[union-attr]
+        except AttributeError:
+            return self._stored().first_offset + self._place
 
     @property
     def topic(self) -> str:
@@ -196,8 +198,10 @@ class StoredEvent(Event, frozen=True, gc=False):
     @property
     def enqueued_at(self) -> datetime:
         """When the log took it: an aware datetime in UTC; never decreases along a partition."""
-        origin = self._origin
-        return (origin or self._stored()).enqueued_at
+        try:
+            return self._origin.enqueued_at  # type: ignore[union-attr]
+        except AttributeError:
+            return self._stored().enqueued_at
 
     def _stored(self) -> Origin:
         if self._origin is None:

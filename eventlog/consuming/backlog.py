@@ -65,6 +65,7 @@ class Backlog:
         self._topic = topic
         self._end_is_there = end_is_there
         self._at_end = False
+        self._is_late = False
 
     # What it is
 
@@ -91,12 +92,13 @@ class Backlog:
     @property
     def is_hungry(self) -> bool:
         """Whether it has nothing, and there may well be something."""
-        return not self.runs and self.failure is None and not self._at_end and not self.is_done
+        is_known = self._at_end or self._is_late or self.is_done
+        return not self.runs and self.failure is None and not is_known
 
     @property
     def has_caught_up(self) -> bool:
-        """Whether nothing was there behind its runs, and it is not done."""
-        return self._at_end and not self.is_done
+        """Whether nothing was there behind its runs, or comes late, and it is not done."""
+        return (self._at_end or self._is_late) and not self.is_done
 
     @property
     def wanted(self) -> Wanted | None:
@@ -128,6 +130,7 @@ class Backlog:
             lost.append(LostRange(self.partition, self.offset, behind - 1))
             self.offset = behind
         self._at_end = found.at_end
+        self._is_late = found.late
         if found.runs:
             self.runs.extend(self._wanted_of(found))
         if self.end is not None or self.until_us is not None:
@@ -187,6 +190,7 @@ class Backlog:
         self.runs.clear()
         self.failure = None
         self._at_end = False
+        self._is_late = False
         self.offset = offset
 
     def forget(self) -> None:

@@ -36,7 +36,7 @@ class Reader:
         current: what is being handed out.
         lost: what expired before it was read, and was not reported.
         has_caught_up: whether a partition has nothing behind what was read ahead of it, as far as
-            was seen.
+            was seen; or what it has comes late.
     """
 
     def __init__(self, topic: str, *, by_time: bool, prefetch_bytes: int) -> None:
@@ -165,6 +165,7 @@ class Reader:
             self._room(),
             each=self._merging.needs_each,
             by_time=self._merging.needs_each or self.until_us is not None,
+            hurried=not self._merging.needs_each and any(one.runs for one in backlogs),
         )
 
     def take_in(self, asked: Request, look: Look, now_us: int) -> bool:

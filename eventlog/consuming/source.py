@@ -110,6 +110,8 @@ class Request(NamedTuple):
         each: of every partition that has any at least one event, whatever the two say; otherwise
             only of the first one.
         by_time: whether the events of a run must all have been enqueued at one time.
+        hurried: whether the reader has other events meanwhile. An engine that would have to wait
+            for what is wanted may say that it comes late.
     """
 
     wanted: Sequence[Wanted]
@@ -117,6 +119,7 @@ class Request(NamedTuple):
     max_bytes: int
     each: bool
     by_time: bool = False
+    hurried: bool = False
 
 
 class Found(NamedTuple):
@@ -127,12 +130,14 @@ class Found(NamedTuple):
         runs: one after the other, without gaps but for those that the engine makes itself.
         failure: what stands behind the runs if it is damaged.
         at_end: whether nothing was there behind the runs.
+        late: whether that is not known yet. What the reader watches tells when something has come.
     """
 
     begin: int
     runs: Sequence[Run]
     failure: CorruptBatchError | None
     at_end: bool
+    late: bool = False
 
 
 class Look(NamedTuple):

@@ -29,7 +29,7 @@ from eventlog.names import check_name
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.kafka.groups.offsets import GroupOffsets
-    from eventlog.kafka.reading.fetcher import Fetchers
+    from eventlog.kafka.reading.fetchers import Fetchers
     from eventlog.kafka.writing.producers import Writers
     from eventlog.kafka.writing.transaction import KafkaTransaction
 
@@ -127,7 +127,7 @@ class KafkaLog(EngineLog):
     @property
     def fetchers(self) -> Fetchers:
         """What reads for all topics."""
-        from eventlog.kafka.reading.fetcher import Fetchers
+        from eventlog.kafka.reading.fetchers import Fetchers
 
         return self._part("fetchers", Fetchers)
 

@@ -25,9 +25,10 @@ What this module deliberately does not do: compare sizes with limits, or place e
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain, cycle, islice, repeat
+from itertools import islice, repeat
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -65,7 +66,8 @@ Headers: TypeAlias = dict[str, bytes | str | None]
 RESERVED: Final = frozenset({TYPES_HEADER, KEY_HEADER})
 """The names no property can have."""
 
-_PLACES: Final = range(EVENTS_PER_ORIGIN)
+_PLACES: Final = list(range(EVENTS_PER_ORIGIN))
+_MOST_STRETCHES: Final = 16
 _LAST_MS: Final = LAST_INSTANT_US // 1000
 _KEY_IS_BYTES: Final = (KEY_HEADER, b"bytes")
 _encode: Final = msgspec.json.Encoder().encode
@@ -175,8 +177,11 @@ def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
     if not messages:
         return Decoded([], 0)
     bodies: list[Any] = list(map(Message.value, messages))
-    if None in bodies:
+    try:
+        body_bytes = sum(map(len, bodies))
+    except TypeError:  # one has no value
         bodies = [b"" if body is None else body for body in bodies]
+        body_bytes = sum(map(len, bodies))
     keys: list[bytes | None] = list(map(Message.key, messages))
     headers = _headers(messages)
     properties: Iterable[Any] = repeat(NO_PROPERTIES)
@@ -188,7 +193,7 @@ def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
         properties = [HeaderProperties(own) if own else NO_PROPERTIES for own in headers]
     places, origins = _places(topic, partition, messages)
     events = list(map(StoredEvent, bodies, _keys(keys, headers), properties, places, origins))
-    return Decoded(events, sum(map(len, bodies)))
+    return Decoded(events, body_bytes)
 
 
 def _headers(messages: Sequence[Message]) -> list[Any]:
@@ -211,42 +216,71 @@ def _places(
 ) -> tuple[Iterable[int], Iterable[Any]]:
     """Where events stand behind the first ones of their origins, and these origins."""
     first, last = _offset(messages[0]), _offset(messages[-1])
-    time_ms = _common_time(messages)
     if last - first == len(messages) - 1:
         skipped = first % EVENTS_PER_ORIGIN
-        starts = range(first - skipped, last + 1, EVENTS_PER_ORIGIN)
-        places: Iterable[int] = islice(cycle(_PLACES), skipped, None)
-        if time_ms is not None:
-            enqueued_at = instant_ms(time_ms)
-            shared = [Origin(topic, partition, enqueued_at, start) for start in starts]
-            return places, _spread(shared, skipped)
-        firsts: Iterable[int] = _spread(starts, skipped)
+        turns = (skipped + len(messages)) // EVENTS_PER_ORIGIN + 1
+        places: list[int] = (_PLACES * turns)[skipped : skipped + len(messages)]
+        stretches = _stretches(messages)
+        if stretches is not None:
+            return places, _shared_origins(topic, partition, first, stretches)
+        firsts = [offset - offset % EVENTS_PER_ORIGIN for offset in range(first, last + 1)]
     else:
         offsets = list(map(_offset, messages))
         places = [offset % EVENTS_PER_ORIGIN for offset in offsets]
-        firsts = [offset - offset % EVENTS_PER_ORIGIN for offset in offsets]
-    times = _times(messages) if time_ms is None else repeat(time_ms)
-    return places, map(OwnOrigin, repeat(topic), repeat(partition), times, firsts)
+        firsts = [offset - place for offset, place in zip(offsets, places, strict=True)]
+    return places, map(OwnOrigin, repeat(topic), repeat(partition), _times(messages), firsts)
 
 
-def _spread(some: Iterable[Any], skipped: int) -> Iterator[Any]:
-    """Each for all places of an origin, but for the first so many."""
-    every = chain.from_iterable([repeat(one, EVENTS_PER_ORIGIN) for one in some])
-    return islice(every, skipped, None)
+class _Stretch(NamedTuple):
+    """So many messages, one after the other, that have one time."""
+
+    events: int
+    time_ms: int
 
 
-def _common_time(messages: Sequence[Message]) -> int | None:
-    """The time of all, if they have one and that is soon seen.
+def _stretches(messages: Sequence[Message]) -> list[_Stretch] | None:
+    """Messages by time; None where that is not soon seen.
 
-    To ask each for its time would take twice as long as to make events of them. But those that a
-    broker has set do not decrease.
+    To ask each for its time would take twice as long as to make events of them. But times that a
+    broker has set do not decrease, and those of one batch are the same.
     """
-    first = messages[0].timestamp()
-    if len(messages) == 1 or (
-        first[0] == TIMESTAMP_LOG_APPEND_TIME and first == messages[-1].timestamp()
-    ):
-        return _within(first[1])
-    return None
+    kind, latest = messages[-1].timestamp()
+    if kind != TIMESTAMP_LOG_APPEND_TIME:
+        return [_Stretch(1, _within(latest))] if len(messages) == 1 else None
+    found: list[_Stretch] = []
+    start = 0
+    while start < len(messages):
+        if len(found) == _MOST_STRETCHES:
+            return None
+        kind, time_ms = messages[start].timestamp()
+        if kind != TIMESTAMP_LOG_APPEND_TIME:
+            return None  # those were stored while a copy brought their times along
+        stop = len(messages)
+        if time_ms != latest:
+            stop = bisect_right(messages, time_ms, start, stop, key=_time_ms)
+        found.append(_Stretch(stop - start, _within(time_ms)))
+        start = stop
+    return found
+
+
+def _shared_origins(
+    topic: str, partition: int, offset: int, stretches: Iterable[_Stretch]
+) -> list[Origin]:
+    """The origin of each event, from an offset on; neighbours share one."""
+    found: list[Origin] = []
+    for stretch in stretches:
+        enqueued_at = instant_ms(stretch.time_ms)
+        stop = offset + stretch.events
+        while offset < stop:
+            start = offset - offset % EVENTS_PER_ORIGIN
+            behind = min(start + EVENTS_PER_ORIGIN, stop)
+            found += [Origin(topic, partition, enqueued_at, start)] * (behind - offset)
+            offset = behind
+    return found
+
+
+def _time_ms(message: Message) -> int:
+    return message.timestamp()[1]
 
 
 def _times(messages: Sequence[Message]) -> list[int]:
@@ -263,21 +297,20 @@ def _within(milliseconds: int) -> int:
 
 
 _milliseconds: Final[Callable[[tuple[int, int]], int]] = itemgetter(1)
+_last: Final[Callable[[ReadHeaders], tuple[str, bytes | None]]] = itemgetter(-1)
 _offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
 """Of one that was read, which always has it."""
 
 
 def _keys(keys: list[bytes | None], headers: Sequence[ReadHeaders | None]) -> Sequence[Key | None]:
     """The keys of events; `headers` are none where no event has any."""
-    if keys.count(None) == len(keys):
+    if keys[0] is None and keys.count(None) == len(keys):
         return keys
-    if _KEY_IS_BYTES in [own[-1] if own else None for own in headers]:
+    if _KEY_IS_BYTES in map(_last, filter(None, headers)):
         return [_key(key, own) for key, own in zip(keys, headers, strict=True)]
     try:
-        if None in keys:
-            return [None if key is None else key.decode() for key in keys]
         return list(map(bytes.decode, keys))  # type: ignore[arg-type]
-    except UnicodeDecodeError:
+    except (TypeError, UnicodeDecodeError):  # one is none, or no text
         return [_key(key, None) for key in keys]
 
 

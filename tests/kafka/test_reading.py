@@ -283,12 +283,19 @@ def test_a_reader_that_was_paused_leaves_nothing_behind(
     monkeypatch.setattr(fetcher, "_MOST_BYTES", 2**18)
     topic = made(kafka_log, partitions=2)
     Writer(kafka, topic.name).write([bytes(1000)] * 5_000)
-    with topic.consumer(prefetch_bytes=2**16) as waiting, ThreadPoolExecutor(1) as pool:
-        assert next(waiting).offset == 0
+    with (
+        ThreadPoolExecutor(2) as pool,
+        topic.consumer(partitions=0, prefetch_bytes=2**16) as stalled,
+        topic.consumer(partitions=1) as waiting,
+    ):
+        assert next(stalled).offset == 0
+        nothing = pool.submit(next, waiting, None)
         (one,) = fetchers_of(topic)
         until(lambda: one.lanes[0].paused)
+        stalled.close()
         waiting.close()
-        until(lambda: not one._read)
+        assert nothing.result(PATIENCE) is None
+        until(lambda: not one._drain.read)
         with topic.consumer(partitions=0, end=LATEST) as consumer:
             assert len(pool.submit(_bodies, consumer).result(PATIENCE)) == 5_000
 

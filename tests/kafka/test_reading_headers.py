@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eventlog import LATEST, EventLog
-from eventlog.kafka.reading import fetcher
+from eventlog.kafka.reading import drain
 from eventlog.kafka.records import Decoded, decoded
 from tests.kafka.reading import PATIENCE, Writer, fetchers_of, made
 from tests.servers.kafka import Kafka
@@ -46,7 +46,7 @@ def test_what_cannot_be_read_in_one_partition_ends_no_other_reader(
             raise ValueError(f"partition {partition} of {topic}")
         return decoded(topic, partition, messages)
 
-    monkeypatch.setattr(fetcher, "decoded", choosy)
+    monkeypatch.setattr(drain, "decoded", choosy)
     topic = made(kafka_log, partitions=2)
     writer = Writer(kafka, topic.name)
     with topic.consumer(partitions=0) as good, topic.consumer(partitions=1) as bad:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventlog.consuming.source import Wanted
 from eventlog.kafka.reading.fetch import ReaderLanes
-from eventlog.kafka.reading.fetcher import TopicFetchers
+from eventlog.kafka.reading.fetchers import TopicFetchers
 from eventlog.kafka.reading.lane import Lane, Taken
 from eventlog.kafka.reading.news import News
 from eventlog.kafka.reading.runs import Piece, runs_of

@@ -21,7 +21,7 @@ from eventlog.kafka.reading.news import News
 from eventlog.kafka.reading.runs import KafkaRun, runs_of
 
 if TYPE_CHECKING:
-    from eventlog.kafka.reading.fetcher import TopicFetchers
+    from eventlog.kafka.reading.fetchers import TopicFetchers
     from eventlog.kafka.topic import KafkaTopic
 
 __all__ = ["Fetch", "ReaderLanes"]
@@ -122,16 +122,21 @@ class Fetch:
         topic, reader = self._topic, self._reader
         deadline = Deadline(topic.log.settings.timeout)
         record = topic.current().record
+        reader.news.is_awaited = False
         for wanted in self._request.wanted:
             self._lanes[wanted.partition] = reader.lane(wanted, self._request.share)
         while not self._is_enough():
             seen = reader.news.steps
             if self._troubled():
                 continue
-            if self._is_enough():
+            soon = _SOON_SECONDS if self._may_come_soon() else 0.0
+            if self._is_enough() or (self._take(soon) and self._is_enough()):
+                break
+            if self._request.hurried:
+                self._leave()
                 break
             if not self._ends:
-                if self._may_come_soon():
+                if soon:
                     self._wait(seen, _SOON_SECONDS)
                     self._is_patient = False
                 else:
@@ -165,14 +170,21 @@ class Fetch:
 
     def _wait(self, seen: int, timeout: float) -> None:
         """Wait until something comes that is missing, or for so many seconds."""
-        with self._reader.fetchers.mutex:
-            for wanted in self._open():
-                self._lanes[wanted.partition].is_awaited = not self._has(wanted)
+        news = self._reader.news
+        news.is_awaited = True
         self._reader.fetchers.ring()
-        self._reader.news.wait_for_step(seen, timeout)
+        news.wait_for_step(seen, timeout)
+        news.is_awaited = False
+
+    def _leave(self) -> None:
+        """Nothing has come, and the reader need not wait for it."""
+        for wanted in self._open():
+            self._found[wanted.partition] = Found(wanted.offset, [], None, at_end=False, late=True)
 
     def _may_come_soon(self) -> bool:
         """Whether to wait a moment before the cluster is asked: where events flow they come."""
+        if self._request.hurried:
+            return False
         return self._is_patient and not all(lane.end_seen for lane in self._lanes.values())
 
     def _is_at_end(self, wanted: Wanted) -> bool:
@@ -200,6 +212,11 @@ class Fetch:
             f"reading topic {self._topic.name!r}, partition {', '.join(open_)}",
             within=deadline.seconds,
         )
+
+    def _take(self, timeout: float) -> bool:
+        """Take what comes, unless another thread is at it; whether anything has come."""
+        lanes = [self._lanes[wanted.partition] for wanted in self._request.wanted]
+        return self._reader.fetchers.take(lanes, timeout)
 
     # What went wrong
 
@@ -260,11 +277,15 @@ class Fetch:
                 taken.append((wanted, one))
                 left -= one.body_bytes
                 least = request.each or (least and not one.pieces)
-        self._reader.fetchers.ring()
         for wanted, one in taken:
             found = self._found_of(wanted, one)
             if found is not None:
                 self._found[wanted.partition] = found
+        if not request.hurried and not any(one.pieces for _, one in taken):
+            self._reader.news.is_awaited = True  # now it waits by its watch
+            self._reader.fetchers.ring()
+        elif any(lane.paused for lane in self._lanes.values()):
+            self._reader.fetchers.ring()
         return self._found
 
     def _limited(self, wanted: Wanted) -> Wanted:

@@ -6,7 +6,8 @@ Invariants:
    read elsewhere another lane is made.
 2. What was taken stays until something behind it is asked for: a look may be given up halfway, and
    then the same is asked for again.
-3. `size` is that of what was not taken yet.
+3. A signal handler may end anything here anywhere: what has come is added in one step, `next` with
+   it, and let go only once what follows it is asked for.
 
 Nothing here waits, or knows of threads: whoever uses a lane holds its fetchers' mutex.
 """
@@ -55,35 +56,29 @@ class Lane:
 
     Attributes:
         news: the reader's.
-        next: the offset behind all that has come: events, or the end of the partition.
         end_seen: whether the end was seen at `next`.
-        size: about how many bytes wait to be taken.
         room: how many it should hold at most.
         error: what librdkafka said of the partition; behind what has come.
         is_expired: whether there is no offset `next` any more, or not yet.
         heard: whether anything has come at all.
         doubts: how many looks have found nothing since something came.
-        is_awaited: whether somebody waits until something comes.
         paused: whether librdkafka was told to fetch no more.
     """
 
     def __init__(self, news: News, partition: int, offset: int, room: int) -> None:
         self.news: Final = news
         self.partition: Final = partition
-        self.next = offset
         self.end_seen = False
-        self.size = 0
         self.room = max(room, _LEAST_ROOM)
         self.error: Exception | None = None
         self.is_expired = False
         self.heard = False
         self.doubts = 0
-        self.is_awaited = False
         self.paused = False
         self._begin = offset
+        self._behind = offset  # the offset behind all that has come, but for the pieces
         self._taken = offset  # the offset behind what was taken
-        self._given: list[Piece] = []  # what was taken
-        self._waiting: deque[Piece] = deque()  # what was not
+        self._pieces: deque[Piece] = deque()  # from `_begin` on
 
     def __repr__(self) -> str:
         return f"<Lane of partition {self.partition} from {self._begin} to {self.next}>"
@@ -94,32 +89,42 @@ class Lane:
         """Events came, one at least, in the order of their offsets."""
         self.heard = True
         self.doubts = 0
-        self.is_awaited = False
         self.end_seen = False
-        self.next = found.events[-1].offset + 1
-        piece = Piece(found.events, self.next, found.body_bytes)
-        self.size += _size_of(piece)
-        if self._waiting and len(self._waiting[-1].events) + len(piece.events) <= PIECE_EVENTS:
-            before = self._waiting.pop()
-            size = before.body_bytes + piece.body_bytes
-            piece = Piece(before.events + piece.events, self.next, size)
-        self._waiting.append(piece)
+        stop = found.events[-1].offset + 1
+        last = self._pieces[-1] if self._pieces else None
+        if last is not None and self._can_grow(last, len(found.events)):
+            size = last.body_bytes + found.body_bytes
+            self._pieces[-1] = Piece(last.events + found.events, stop, size)
+        else:
+            self._pieces.append(Piece(found.events, stop, found.body_bytes))
+
+    def _can_grow(self, piece: Piece, events: int) -> bool:
+        return len(piece.events) + events <= PIECE_EVENTS and piece.first >= self._taken
 
     def put_end(self, offset: int) -> bool:
         """The end of the partition was seen at `offset`; whether that is further than known."""
         self.heard = True
         self.doubts = 0
-        self.is_awaited = False
         self.end_seen = True
         if offset <= self.next:
             return False
-        self.next = offset
+        self._behind = offset
         return True
+
+    @property
+    def next(self) -> int:
+        """The offset behind all that has come: events, or the end of the partition."""
+        return max(self._behind, self._pieces[-1].stop) if self._pieces else self._behind
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be taken."""
-        return not self.size
+        return not self._pieces or self._pieces[-1].stop <= self._taken
+
+    @property
+    def size(self) -> int:
+        """About how many bytes wait to be taken."""
+        return sum([_size_of(piece) for piece in self._pieces if piece.stop > self._taken])
 
     @property
     def is_full(self) -> bool:
@@ -143,50 +148,33 @@ class Lane:
             room: at most as many bytes,
             least: but one event at least.
         """
-        self._go_to(wanted.offset)
+        self._let_go_before(wanted.offset)
         left = room
-        while self._waiting:
-            piece = self._waiting[0]
-            is_cut = wanted.stop is not None and wanted.stop < piece.stop
-            if is_cut or piece.body_bytes > left:
-                count = max(piece.fitting(left), 1 if least and not self._given else 0)
+        given: list[Piece] = []
+        taken = self.next
+        for piece in self._pieces:
+            part = piece.behind(wanted.offset)
+            is_cut = wanted.stop is not None and wanted.stop < part.stop
+            if is_cut or part.body_bytes > left:
+                count = max(part.fitting(left), 1 if least and not given else 0)
                 if wanted.stop is not None:
-                    count = min(count, piece.index_of(wanted.stop))
-                self._give(count)
-                break
-            self._give(len(piece.events))
-            left -= piece.body_bytes
-        self._taken = self._waiting[0].first if self._waiting else self.next
-        if wanted.stop is not None:
-            self._taken = min(self._taken, wanted.stop)
+                    count = min(count, part.index_of(wanted.stop))
+                if count < len(part.events):
+                    taken = part.events[count].offset
+                    given += [part.first_part(count)] if count else []
+                    break
+            given.append(part)
+            left -= part.body_bytes
+        self._taken = taken if wanted.stop is None else min(taken, wanted.stop)
         at_end = self.end_seen and self._taken == self.next
-        return Taken([*self._given], self._taken, at_end)
+        return Taken(given, self._taken, at_end)
 
-    def _go_to(self, offset: int) -> None:
-        """All before `offset` is finished; all behind it is to be taken, perhaps once more."""
-        if offset < self._taken:
-            self._waiting.extendleft(reversed(self._given))
-            self.size += sum(map(_size_of, self._given))
-        self._given = []
-        while self._waiting and self._waiting[0].first < offset:
-            piece = self._waiting.popleft()
-            count = piece.index_of(offset)
-            if count < len(piece.events):
-                piece, rest = piece.split(count)
-                self._waiting.appendleft(rest)
-            self.size -= _size_of(piece)
-        self._begin = self._taken = offset
-
-    def _give(self, count: int) -> None:
-        """So many events of the first piece that waits are taken."""
-        if not count:
-            return
-        piece = self._waiting.popleft()
-        if count < len(piece.events):
-            piece, rest = piece.split(count)
-            self._waiting.appendleft(rest)
-        self._given.append(piece)
-        self.size -= _size_of(piece)
+    def _let_go_before(self, offset: int) -> None:
+        """All before `offset` is finished."""
+        self._behind = self.next
+        self._begin = offset
+        while self._pieces and self._pieces[0].stop <= offset:
+            self._pieces.popleft()
 
 
 def _size_of(piece: Piece) -> int:

@@ -45,12 +45,14 @@ class News:
     Attributes:
         count: grows when it should look: something came, or its topic has changed.
         steps: grows when anything has changed for it, also that the end was seen.
+        is_awaited: whether the reader waits, and cannot take what comes itself.
         is_over: whether the reader is gone: what was read ahead for it can go too.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.steps = 0
+        self.is_awaited = False
         self.is_over = False
         self._wakers: set[Callable[[], object]] = set()
 
@@ -59,6 +61,7 @@ class News:
         self.steps += 1
         if looked_for:
             self.count += 1
+            self.is_awaited = False
         for wake in tuple(self._wakers):
             wake()
 

@@ -34,14 +34,17 @@ class Piece(NamedTuple):
         """The offset of its first event."""
         return self.events[0].offset
 
-    def split(self, count: int) -> tuple[Piece, Piece]:
-        """The first so many, and the others; neither may be none."""
-        some, others = self.events[:count], self.events[count:]
-        size = _size_of(some)
-        return (
-            Piece(some, others[0].offset, size),
-            Piece(others, self.stop, self.body_bytes - size),
-        )
+    def first_part(self, count: int) -> Piece:
+        """The first so many of its events, not all of them."""
+        events = self.events[:count]
+        return Piece(events, self.events[count].offset, _size_of(events))
+
+    def behind(self, offset: int) -> Piece:
+        """Its events from `offset` on, which is before its stop."""
+        if offset <= self.first:
+            return self
+        events = self.events[self.index_of(offset) :]
+        return Piece(events, self.stop, _size_of(events))
 
     def index_of(self, offset: int) -> int:
         """How many of its events come before `offset`."""
