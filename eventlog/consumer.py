@@ -24,10 +24,11 @@ from eventlog.callbacks import Callback, Caller
 from eventlog.checks import check_count, seconds
 from eventlog.consuming.claims import Claims, ClaimsFence, Yielded, was_moved
 from eventlog.consuming.reader import Reader
+from eventlog.consuming.readership import Readership
 from eventlog.consuming.reading import Reading
 from eventlog.consuming.scope import Scope, check_range
 from eventlog.consuming.source import LostRange, Source
-from eventlog.errors import ClosedError, UnsupportedOperationError
+from eventlog.errors import ClosedError, PreconditionFailedError, UnsupportedOperationError
 from eventlog.event import StoredEvent
 from eventlog.positions import EARLIEST, Position, PositionMap, instant, parse
 from eventlog.waiting import Completion, run_soon
@@ -72,6 +73,7 @@ class Consumer:
         max_wait: Duration | None = None,
         prefetch_bytes: int = 8 * 2**20,
         on_lost: Callback[LostRange] | None = None,
+        readership: Readership | None = None,
     ) -> None:
         if order not in ("partition", "time"):
             raise ValueError(f"order is 'partition' or 'time', not {order!r:.80}")
@@ -79,18 +81,22 @@ class Consumer:
         self._source = source
         self._caller = Caller(on_lost)
         self._lost_events = 0
-        self._claims = None if group is None else Claims(group)
+        readership = Readership() if readership is None else readership
+        self._claims = None if group is None else Claims(group, readership.claimed)
         self._reader = Reader(source.name, by_time=order == "time", prefetch_bytes=prefetch)
         self._reading = Reading(
             source,
             Scope(partitions, start, end, follow, source.now_us()),
             self._claims,
             self._reader,
+            readership,
             max_wait=None if max_wait is None else seconds(max_wait, "max_wait"),
             report=self._report,
         )
         self._asynchronous = False
         self._under_way: list[Completion[None]] = []
+        self._participant: _InTransaction | None = None
+        readership.add(self)
 
     def __repr__(self) -> str:
         return f"<Consumer of topic {self._source.name!r}>"
@@ -245,10 +251,12 @@ class Consumer:
 
         Raises:
             ConsumerDisconnectedError: another consumer, or a host, reads for the group now.
+            PreconditionFailedError: a `transaction` has not ended, or was interrupted.
             UnsupportedOperationError: the consumer reads for no group.
         """
         self._refuse_closed()
         claims = self.claims
+        self._refuse_unfinished()
         yielded = self.yielded()
         completion = self._finish(lambda: claims.advance(yielded))
         self._under_way = [one for one in self._under_way if not one.done] + [completion]
@@ -265,6 +273,11 @@ class Consumer:
             raise UnsupportedOperationError(
                 f"the consumer of topic {self._source.name!r} reads for no group: give it one"
             )
+        return self._claims
+
+    @property
+    def held(self) -> Claims | None:
+        """The same, or None if it reads for no group."""
         return self._claims
 
     def yielded(self) -> list[Yielded]:
@@ -288,18 +301,38 @@ class Consumer:
                     tx.append_batch("alerts", judged(events))
 
         If it fails, or its block raises, the consumer goes back to the checkpoint: what was handed
-        out behind it is handed out again, to whoever goes on iterating.
+        out behind it is handed out again, to whoever goes on iterating. There is one at a time.
 
         Raises:
             UnsupportedOperationError: the consumer reads for no group, or for one that keeps its
                 checkpoints elsewhere than in the log.
-            PreconditionFailedError: the group was reset; iterating goes on there.
+            PreconditionFailedError: the group was reset, or the last transaction was interrupted
+                (Ctrl-C) before it knew what became of it; iterating goes on there.
         """
         self._refuse_closed()
-        participant = _InTransaction(self, self._reading, self.claims)
+        claims = self.claims
+        self._refuse_unfinished()
+        participant = _InTransaction(self, self._reading, claims)
         transaction = self._source.transaction()
         transaction.attach(participant)
+        participant.transaction = transaction
+        self._participant = participant
         return transaction
+
+    def _refuse_unfinished(self) -> None:
+        """What the last transaction was for is not finished, unless that was committed or has gone
+        back. Ctrl-C may come before it could do either: then this does.
+        """
+        participant = self._participant
+        if participant is None or not participant.is_begun:
+            return
+        participant.failed()
+        if participant.goes_back:
+            raise PreconditionFailedError(
+                f"a transaction of the consumer of topic {self._source.name!r} has not ended, or "
+                "was interrupted: nothing of this was stored, and the consumer goes on behind the "
+                "checkpoint"
+            )
 
     # The end
 
@@ -363,14 +396,26 @@ class Consumer:
 
 
 class _InTransaction:
-    """A consumer's part in a transaction: what it has handed out, finished or to be done again."""
+    """A consumer's part in a transaction: what it has handed out, finished or to be done again.
+
+    Attributes:
+        transaction: until it is either.
+        goes_back: whether there is anything to be done again.
+    """
 
     def __init__(self, consumer: Consumer, reading: Reading, claims: Claims) -> None:
+        self.transaction: Transaction | None = None
+        self.goes_back = False
         self._consumer = consumer
         self._reading = reading
         self._claims = claims
         self._refuse_reset()
         self._eras = claims.eras()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether its block was, and nobody knows yet what becomes of it."""
+        return self.transaction is not None and self.transaction.entered
 
     def _refuse_reset(self) -> None:
         """What was handed out before a reset is not to be processed."""
@@ -380,14 +425,21 @@ class _InTransaction:
     def fence(self) -> ClaimsFence:
         """What was handed out is finished."""
         self._refuse_reset()
-        if self._claims.eras() != self._eras:
+        eras = self._claims.eras().items()
+        if any(era != self._eras.get(partition, 0) for partition, era in eras):
             raise was_moved(f"topic {self._reading.topic!r}")
-        return ClaimsFence(self._claims, self._consumer.yielded())
+        return ClaimsFence(self._claims, self._consumer.yielded(), self._committed)
+
+    def _committed(self) -> None:
+        self.transaction = None
 
     def failed(self) -> None:
-        """It is not, and is handed out again."""
-        self._claims.go_back(self._consumer.yielded())
+        """It is not, and is handed out again. May be repeated."""
+        yielded = self._consumer.yielded()
+        self.goes_back = self.goes_back or bool(yielded)
+        self._claims.go_back(yielded)
         self._reading.follow_resets()
+        self.transaction = None
 
 
 class Batches:

@@ -56,9 +56,13 @@ class Transaction(abc.ABC):
     only collects, and holds up nobody, however long that takes; nothing is stored if the block
     raises. What it was given is checked when it commits: then all of it is stored or, with an
     error, nothing.
+
+    Attributes:
+        entered: whether its block was begun.
     """
 
     def __init__(self) -> None:
+        self.entered = False
         self._mutex = threading.Lock()
         self._ended = False
         self._receipts: list[Receipt] = []
@@ -145,6 +149,7 @@ class Transaction(abc.ABC):
 
     def __enter__(self) -> Self:
         self._check_open()
+        self.entered = True
         return self
 
     def __exit__(
@@ -161,6 +166,7 @@ class Transaction(abc.ABC):
 
     async def __aenter__(self) -> Self:
         self._check_open()
+        self.entered = True
         return self
 
     async def __aexit__(

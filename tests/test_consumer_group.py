@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -24,6 +25,7 @@ from eventlog import (
     ConsumerDisconnectedError,
     EventLog,
     OffsetOutOfRangeError,
+    PreconditionFailedError,
     StoredEvent,
     Topic,
     TopicNotFoundError,
@@ -31,7 +33,7 @@ from eventlog import (
 )
 from eventlog.blobs.memory import MemoryBlobs
 from eventlog.consumer import Consumer, LostRange
-from eventlog.consuming.claims import Claims
+from eventlog.consuming.claims import Claims, ClaimsFence
 from eventlog.embedded.topic import EmbeddedTopic
 from eventlog.errors import StoreUnavailableError
 from eventlog.group import group_store
@@ -672,6 +674,26 @@ def test_partitions_added_while_nobody_read_begin_at_their_beginning(topic: Topi
         assert by_partition(consumer) == {3: [0]}
 
 
+class GrowingSource(SpySource):
+    """Of a topic that grows just when somebody begins to read it."""
+
+    def partitions(self) -> int:
+        count = super().partitions()
+        if count == 3:
+            with pytest.warns(UserWarning, match="4 partitions"):
+                self._topic.add_partitions(1)
+        return count
+
+
+def test_partitions_added_while_somebody_began_begin_at_their_beginning(topic: Any) -> None:
+    """Though it was gone before it looked at them."""
+    with Consumer(GrowingSource(topic), group=store_of(topic), start=LATEST) as consumer:
+        assert consumer.positions == {0: 5, 1: 5, 2: 5}
+    topic.append(b"3:0", partition=3)
+    with consume(topic, start=LATEST) as consumer:
+        assert by_partition(consumer) == {3: [0]}
+
+
 def test_partitions_nobody_of_the_group_read_begin_where_was_asked(topic: Topic) -> None:
     with consume(topic, start=LATEST, partitions=0) as consumer:
         assert by_partition(consumer) == {}
@@ -704,3 +726,90 @@ def test_a_disconnected_consumer_stores_nothing_even_if_nothing_was_handed_out(
             with fast.transaction() as tx:
                 tx.append(topic, b"the window was closed", partition=0)
     assert topic.partition_info(0).next_offset == 6
+
+
+# Transactions that were cut off
+
+
+def cut_off(consumer: Consumer, topic: Topic) -> None:
+    """What is handed out next, in a transaction of which Ctrl-C has left nothing but that."""
+    batch = next(consumer.batches())
+    consumer.transaction().__enter__().append_batch(topic, [event.body for event in batch])
+
+
+@pytest.mark.parametrize("use", [Consumer.transaction, Consumer.checkpoint])
+def test_what_a_transaction_was_for_that_was_cut_off_is_not_skipped(
+    topic: Topic, log: EventLog, use: Any
+) -> None:
+    """Whatever was handed out since: who would finish that finds out, and gets it all again."""
+    done = log.create_topic("done", partitions=1)
+    with consume(topic, partitions=[0, 1]) as consumer:
+        with consumer.transaction() as tx:
+            tx.append(done, next(consumer).body)
+        cut_off(consumer, done)
+        later = next(consumer.batches())
+        assert later[0].partition == 1
+        for _ in range(2):
+            with pytest.raises(PreconditionFailedError, match="was interrupted"):
+                use(consumer)
+            cut_off(consumer, done)
+        with pytest.raises(PreconditionFailedError):
+            use(consumer)
+        for batch in consumer.batches():
+            with consumer.transaction() as tx:
+                tx.append_batch(done, [event.body for event in batch])
+    expected = [b"%d:%d" % (partition, offset) for partition in (0, 1) for offset in range(5)]
+    assert sorted(event.body for event in done.read(0)) == expected
+    assert finished(topic) == {0: 4, 1: 4}
+
+
+def test_a_transaction_may_be_what_a_consumer_begins_with(topic: Topic, log: EventLog) -> None:
+    """And partitions may come to it meanwhile."""
+    done = log.create_topic("done", partitions=1)
+    with consume(topic, follow=True, max_wait=0) as consumer:
+        with consumer.transaction() as tx:
+            tx.append(done, next(consumer).body)
+        with consumer.transaction() as tx:
+            with pytest.warns(UserWarning, match="partitions now"):
+                topic.add_partitions(1)
+            topic.append(b"3:0", partition=3)
+            tx.append_batch(done, [event.body for event in consumer])
+    assert len(done.read(0)) == 16
+    assert finished(topic) == {0: 4, 1: 4, 2: 4, 3: 0}
+
+
+def test_a_transaction_that_was_made_for_nothing_is_in_nobodys_way(topic: Topic) -> None:
+    """Its block was never begun, or nothing was handed out for it."""
+    with consume(topic) as consumer:
+        batches = consumer.batches()
+        next(batches)
+        for _ in range(2):
+            consumer.transaction()
+            wait_for(consumer.checkpoint())
+        for _ in range(2):
+            consumer.transaction().__enter__()
+        consumer.transaction()
+        next(batches)
+        with consumer.transaction() as last:
+            pass
+        assert last.entered
+    assert sum(finished(topic).values()) == 4 + 4 - 1
+
+
+def test_a_transaction_that_was_stored_before_it_was_cut_off_is_not_done_again(
+    topic: Topic, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = log.create_topic("done", partitions=1)
+
+    def interrupt(_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with consume(topic, partitions=0) as consumer:
+        monkeypatch.setattr(ClaimsFence, "committed", interrupt)
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt):
+                for event in consumer:
+                    with consumer.transaction() as tx:
+                        tx.append(done, event.body)
+    assert [event.body for event in done.read(0)] == [b"0:%d" % offset for offset in range(5)]

@@ -3,22 +3,30 @@
 What a checkpoint may cover is what the consumer handed out since the last reset it took notice of:
 see `Yielded.era`. Whatever runs in which thread, what was handed out before a reset is never
 written behind it.
+
+What was given back stays so: a claim that is under way meanwhile gives back itself what it gets.
+A forked child gives back only what was claimed in it.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import copy
 import logging
+import math
 import os
+import queue
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, MutableMapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from eventlog.errors import (
+    ClosedError,
     ConsumerDisconnectedError,
     EventLogError,
     PreconditionFailedError,
@@ -29,10 +37,14 @@ from eventlog.errors import (
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
     from eventlog.groups.checkpoints import CheckpointResetError, GroupStore
+    from eventlog.groups.documents import GroupIds
 
-__all__ = ["Claims", "ClaimsFence", "Reset", "Yielded", "was_moved"]
+__all__ = ["Claimed", "Claims", "ClaimsFence", "Reset", "Yielded", "was_moved"]
 
 _logger: Final = logging.getLogger("eventlog")
+
+Claimed: TypeAlias = "MutableMapping[tuple[GroupIds, int], Claims]"
+"""Who was the last to claim a partition of a group, and has not given it back."""
 
 
 class Yielded(NamedTuple):
@@ -76,17 +88,24 @@ class _Claim:
 class Claims:
     """The partitions one consumer has claimed. Thread-safe; its methods block.
 
+    Args:
+        claimed: is told of what it claims; so that can be given back although nobody has the
+            consumer any more.
+
     Attributes:
         owner: the identity it claims them under: a new one for each consumer.
         store: the group's documents.
     """
 
-    def __init__(self, store: GroupStore) -> None:
+    def __init__(self, store: GroupStore, claimed: Claimed | None = None) -> None:
         self.store: Final = store
         self.owner: Final = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._mutex = threading.RLock()  # a signal handler may close the consumer
         self._claims: dict[int, _Claim] = {}
-        self._unreleased: dict[int, _Claim] = {}
+        self._claimed: Claimed = {} if claimed is None else claimed
+        self._unreleased: dict[int, None] = {}  # which may be its own, in this process
+        self._process = os.getpid()
+        self._released = False
         self._disconnected: ConsumerDisconnectedError | None = None
         self._store_is_there = True
 
@@ -95,11 +114,33 @@ class Claims:
 
         Raises:
             ConsumerDisconnectedError: a host owns it, or a later consumer has it.
+            ClosedError: they were released.
         """
         with self._mutex:
+            self._refuse_released()
+            self._note_claim(partition)
             checkpoint, etag = self.store.claim(partition, self.owner, start)
-            self._claims[partition] = self._unreleased[partition] = _Claim(checkpoint.offset, etag)
+            self._claims[partition] = _Claim(checkpoint.offset, etag)
+            if self._released:  # by a signal handler, or by who did not wait for the store so long
+                self._note_claim(partition)
+                self._give_back()
+                self._refuse_released()
             return checkpoint.offset + 1
+
+    def _note_claim(self, partition: int) -> None:
+        """It may be its own from now on, whatever interrupts the claim."""
+        if self._process != os.getpid():  # what was claimed before the fork is the parent's
+            self._process, self._unreleased = os.getpid(), {}
+        self._unreleased[partition] = None
+        self._claimed[self.store.ids, partition] = self
+
+    def _refuse_released(self) -> None:
+        if self._released:
+            ids = self.store.ids
+            raise ClosedError(
+                f"the consumer of topic {ids.topic_name!r} for group {ids.group!r} was closed, or "
+                "its log was"
+            )
 
     def known_partitions(self, partitions: int) -> int:
         """How many partitions there were when a consumer of the group last came; 0: none ever did.
@@ -143,10 +184,12 @@ class Claims:
 
         Raises:
             ConsumerDisconnectedError: another consumer or a host reads there now.
+            ClosedError: they were released.
         """
         with self._mutex:
             for one in yielded:
                 claim = self._claims[one.partition]
+                self._refuse_released()
                 self._refuse_disconnected()
                 if one.era == claim.era and one.offset > claim.offset:
                     self._advance(claim, one)
@@ -174,7 +217,7 @@ class Claims:
                     claim.offset, claim.etag = one.offset, etag
 
     def check(self) -> None:
-        """Look whether all of them are still this consumer's.
+        """Look whether all of them are still this consumer's, unless they were released.
 
         A store that cannot be reached says nothing about that: reading goes on, and a checkpoint
         will tell.
@@ -183,6 +226,8 @@ class Claims:
             ConsumerDisconnectedError: another consumer or a host reads there now.
         """
         with self._mutex:
+            if self._released:
+                return
             self._refuse_disconnected()
             try:
                 self._look()
@@ -231,9 +276,11 @@ class Claims:
         Raises:
             ConsumerDisconnectedError: another consumer or a host reads there now.
             PreconditionFailedError: a person has reset the group since, or others moved it.
+            ClosedError: they were released.
         """
         from eventlog.groups.checkpoints import CheckpointResetError
 
+        self._refuse_released()
         claim = self._claims[one.partition]
         try:
             if claim.era == one.era:
@@ -271,12 +318,43 @@ class Claims:
         if self._disconnected is not None:
             raise copy.copy(self._disconnected)
 
+    # Giving them back
+
     def release(self) -> None:
-        """Give all of them back, as far as that can be done."""
-        with self._mutex:
-            claims, self._unreleased = self._unreleased, {}
-            for partition, claim in claims.items():
-                self.store.release(partition, self.owner, claim.etag)
+        """Give all of them back, as far as that can be done, and claim none any more."""
+        self._released = True
+        if self._process == os.getpid():
+            with self._mutex:
+                self._give_back()
+
+    def release_until(self, end: float) -> bool:
+        """Likewise, but wait for nobody longer than that, by the monotonic clock.
+
+        Returns: whether it was done by then.
+        """
+        self._released = True
+        if self._process != os.getpid():
+            return True  # nor is anybody there who would let go of the mutex
+        if not self._mutex.acquire(timeout=_left(end)):
+            return False
+        try:
+            if self._unreleased:
+                _do_until(end, lambda: self._give_back(end))
+            return not self._unreleased
+        finally:
+            self._mutex.release()
+
+    def _give_back(self, end: float = math.inf) -> None:
+        """Those that are not given back, one by one; the mutex is held by who waits for that."""
+        for partition in list(self._unreleased):
+            if time.monotonic() >= end:
+                break
+            claim = self._claims.get(partition)
+            self.store.release(partition, self.owner, "" if claim is None else claim.etag)
+            self._unreleased.pop(partition, None)
+            place = self.store.ids, partition
+            if self._claimed.get(place) is self:
+                self._claimed.pop(place, None)
 
 
 class ClaimsFence:
@@ -286,8 +364,14 @@ class ClaimsFence:
     know where the checkpoint is: its last commit may have been stored although it was interrupted.
     """
 
-    def __init__(self, claims: Claims, yielded: Sequence[Yielded]) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        yielded: Sequence[Yielded],
+        on_committed: Callable[[], object] = lambda: None,
+    ) -> None:
         self._claims = claims
+        self._on_committed = on_committed
         self._yielded = yielded or claims.standing()
         self._etags: list[str] = []
 
@@ -299,6 +383,7 @@ class ClaimsFence:
     def committed(self) -> None:
         """They stand."""
         self._claims.note(self._yielded, self._etags)
+        self._on_committed()
 
 
 def was_moved(what: str) -> PreconditionFailedError:
@@ -308,3 +393,28 @@ def was_moved(what: str) -> PreconditionFailedError:
         "others moved it): nothing of this transaction was stored, and the consumer goes on behind "
         "the checkpoint"
     )
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0.0)
+
+
+def _do_until(end: float, do: Callable[[], object]) -> None:
+    """Do it in a thread, which is left alone when the time is over.
+
+    Not in a `threading.Thread`: a signal handler that comes while one is started can start none.
+    """
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            do()
+        except Exception:
+            _logger.exception("what a consumer had claimed could not be given back")
+        finally:
+            done.put(None)
+
+    # No thread is begun any more while the interpreter ends; and some do not end in time.
+    with contextlib.suppress(RuntimeError, queue.Empty):
+        _thread.start_new_thread(run, ())
+        done.get(timeout=_left(end))

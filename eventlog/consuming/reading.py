@@ -24,7 +24,9 @@ from eventlog.errors import ClosedError, LogBusyError
 from eventlog.waiting import Watch, run_soon
 
 if TYPE_CHECKING:
+    from eventlog.consuming.backlog import Backlog
     from eventlog.consuming.claims import Claims
+    from eventlog.consuming.readership import Readership
     from eventlog.consuming.scope import Scope
     from eventlog.consuming.source import LostRange, Source
 
@@ -43,12 +45,7 @@ _PEEK_SECONDS: Final = 0.002
 _AWAY_SECONDS: Final = 0.25
 """How long who can wait lets the log be that has not answered."""
 
-_TELL_SECONDS: Final = 60.0
-"""How often at most it is logged of a topic that it does not answer, whoever reads it."""
-
 _logger: Final = logging.getLogger("eventlog")
-_told_at: Final[dict[str, float]] = {}
-"""By topic, when that was logged last."""
 
 
 class _Work(NamedTuple):
@@ -85,6 +82,7 @@ class Reading:
     """A consumer's way through its topic, between the log and what is handed out.
 
     Args:
+        readership: all consumers of the log.
         max_wait: how many seconds it follows without an event before the steps end.
         report: called with what expired before it was read.
 
@@ -98,6 +96,7 @@ class Reading:
         scope: Scope,
         claims: Claims | None,
         reader: Reader,
+        readership: Readership,
         *,
         max_wait: float | None,
         report: Callable[[LostRange], None],
@@ -107,6 +106,7 @@ class Reading:
         self._source = source
         self._scope = scope
         self._claims = claims
+        self._readership = readership
         self._max_wait = max_wait
         self._report = report
         # For what comes once: beginning, added partitions, the end. A signal handler may close.
@@ -184,7 +184,7 @@ class Reading:
             most = min(request.max_bytes, self._source.brief_bytes)
             request = request._replace(max_bytes=most, share=min(request.share, most))
         look = yield self._patiently(functools.partial(self._source.fetch, request), brief=brief)
-        if self._is_away:
+        if look is None:  # whatever a look has found meanwhile that was given up
             yield _Wait(self._watches[-1], _AWAY_SECONDS)
             return True
         changed = self.reader.take_in(request, look, now_us)
@@ -216,9 +216,7 @@ class Reading:
         return done
 
     def _tell_of(self, error: LogBusyError) -> None:
-        now = time.monotonic()
-        if now - _told_at.get(self.topic, -_TELL_SECONDS) >= _TELL_SECONDS:
-            _told_at[self.topic] = now
+        if self._readership.may_tell(self.topic):
             _logger.warning(
                 "%s; who follows the topic waits, and goes on where it was",
                 str(error).removesuffix(": try again"),
@@ -297,7 +295,9 @@ class Reading:
             if self.reader.count or self.stopped:
                 return
             numbers = self._scope.numbers or range(self._source.partitions())
-            backlogs = self._scope.begin(self._source, numbers, self._claims)
+            backlogs = self._begun(numbers)
+            if backlogs is None:
+                return
             self._watch(numbers)
             self._next_check = time.monotonic() + CHECK_SECONDS
             self.reader.add(backlogs)
@@ -310,10 +310,22 @@ class Reading:
             added = [number for number in range(partitions) if number not in known]
             if not added or self.stopped:
                 return
-            backlogs = self._scope.begin(self._source, added, self._claims, from_start=False)
+            backlogs = self._begun(added, from_start=False)
+            if backlogs is None:
+                return
             self._watch(range(partitions))
             self.reader.add(backlogs)
             self._let_go_again()
+
+    def _begun(self, numbers: Sequence[int], *, from_start: bool = True) -> list[Backlog] | None:
+        """These partitions, claimed; None if it was stopped meanwhile."""
+        try:
+            return self._scope.begin(self._source, numbers, self._claims, from_start=from_start)
+        except ClosedError:
+            self._check_log()
+            if not self.stopped:
+                raise
+            return None
 
     def _let_go_again(self) -> None:
         if self.stopped:  # in this thread, by a signal handler

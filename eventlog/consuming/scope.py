@@ -77,7 +77,10 @@ class Scope:
         """
         now_us = source.now_us()
         start: Any = self._start if from_start else EARLIEST
-        known = 0 if claims is None else claims.known_partitions(source.partitions())
+        known = 0
+        if claims is not None:
+            there = source.partitions() if self.numbers else max(numbers) + 1
+            known = claims.known_partitions(there)  # and none that comes just now is passed over
         starts = {
             number: parse(of_partition(start, number, EARLIEST), now_us)
             if number < known or not known

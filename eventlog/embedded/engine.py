@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import lmdb
 
 from eventlog import topic_settings as settings
+from eventlog.consuming.readership import RELEASE_SECONDS
 from eventlog.embedded import keys
 from eventlog.embedded.catalog import (
     LogRecord,
@@ -255,6 +256,12 @@ class EmbeddedLog(EngineLog):
         self.refuse_reader()
         environment = self.environment
         environment.committer.run_alone(lambda: compact(environment), timeout=self._lock_timeout)
+
+    def _close_readership(self) -> None:
+        # What is left to be done for consumers goes on while others are waited for, and holds up
+        # who closes the environment.
+        self._lock_timeout = min(self._lock_timeout, RELEASE_SECONDS / 2)
+        super()._close_readership()
 
     def _close(self) -> None:
         with self._mutex:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from eventlog.blobs.opened import OpenedStores
+from eventlog.consuming.readership import Readership
 from eventlog.errors import UnsupportedOperationError
 from eventlog.log import EventLog, Partitioner
 from eventlog.partitioning import PARTITIONERS, KeyPartitioner, RoundRobin, partitioner_name
@@ -18,7 +19,6 @@ from eventlog.producer import Producer, close_all
 
 if TYPE_CHECKING:
     from eventlog.blobs import BlobStore
-    from eventlog.consumer import Consumer
     from eventlog.engine.topic import EngineTopic
     from eventlog.log import Topic
 
@@ -35,12 +35,13 @@ class EngineLog(EventLog):
         blobs: see `eventlog.open`.
 
     Attributes:
-        producers, consumers: those that are in use.
+        producers: those that are in use.
+        readership: the consumers.
     """
 
     def __init__(self, blobs: str | BlobStore | None, *, read_only: bool) -> None:
         self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
-        self.consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+        self.readership = Readership()
         self._read_only = read_only
         self._functions: dict[str, Callable[[bytes, int], int]] = {}
         self._stores = OpenedStores()
@@ -89,9 +90,14 @@ class EngineLog(EventLog):
         try:
             close_all(list(self.producers))
         finally:
-            for consumer in list(self.consumers):
-                consumer.log_closed()
-            self._close()
+            try:
+                self._close_readership()
+            finally:
+                self._close()
+
+    def _close_readership(self) -> None:
+        """End all consumers, and take them out of their groups."""
+        self.readership.close()
 
     @abc.abstractmethod
     def _close(self) -> None:

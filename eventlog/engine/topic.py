@@ -273,7 +273,7 @@ class EngineTopic(Topic):
         from eventlog.consumer import Consumer
         from eventlog.group import group_store
 
-        consumer = Consumer(
+        return Consumer(
             self._source(),
             partitions=partitions,
             start=start,
@@ -286,9 +286,8 @@ class EngineTopic(Topic):
             max_wait=max_wait,
             prefetch_bytes=prefetch_bytes,
             on_lost=on_lost,
+            readership=self._log.readership,
         )
-        self._log.consumers.add(consumer)
-        return consumer
 
     def group(self, name: str, store: BlobStore | str | None = None) -> ConsumerGroup:
         from eventlog.group import ConsumerGroup

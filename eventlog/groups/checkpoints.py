@@ -36,6 +36,7 @@ from msgspec.structs import replace
 
 from eventlog.blobs import BlobStore
 from eventlog.errors import (
+    ClosedError,
     ConsumerDisconnectedError,
     EventLogError,
     LeaseLostError,
@@ -295,7 +296,7 @@ class GroupStore:
             seen = self._blobs.at(partition, etag)
             if seen.document is None or seen.document.owner != owner:
                 return True
-            left = seen.document.handed(None, self._now())
+            left = seen.document.handed(None, self._now_or_later())
             return None if self._blobs.swap(partition, seen.etag, left) is None else True
 
         with contextlib.suppress(EventLogError):
@@ -448,6 +449,13 @@ class GroupStore:
 
     def _now(self) -> datetime:
         return instant(self._clock())
+
+    def _now_or_later(self) -> datetime:
+        """The same, for who comes when the log, whose clock it is, was closed already."""
+        try:
+            return self._now()
+        except ClosedError:
+            return instant(system_clock())
 
     def _require(
         self, stored: StoredCheckpoint, partition: int, group: GroupDocument | None

@@ -25,7 +25,7 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 
-__all__ = ["Kind", "error_of", "is_transient", "kind_of", "translate"]
+__all__ = ["Kind", "error_of", "is_transient", "kind_of", "rounded", "translate"]
 
 
 class Kind(enum.Enum):
@@ -139,7 +139,7 @@ def translate(
     where = "the partition" if partition is None else f"partition {partition}"
     match kind_of(problem):
         case Kind.NO_ANSWER:
-            limit = "" if within is None else f" within {_rounded(within):g} s"
+            limit = "" if within is None else f" within {rounded(within):g} s"
             hint = _LOOK_FIRST if maybe else "try again"
             return LogBusyError(f"{doing}: no answer from {place}{limit} ({reason}): {hint}")
         case Kind.LOGIN:
@@ -160,7 +160,8 @@ def translate(
             return made(f"{doing}: {reason}{hint}")
 
 
-def _rounded(seconds: float) -> float:
+def rounded(seconds: float) -> float:
+    """Seconds as people are told of them."""
     return round(seconds, 1 if seconds >= 1 else 3)
 
 

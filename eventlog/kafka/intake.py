@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 from eventlog.errors import EventLogError, LogBusyError
 from eventlog.event import StoredEvent
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.failures import rounded
 from eventlog.kafka.stamping import Stamping
 from eventlog.kafka.topic_record import TopicRecord
 from eventlog.kafka.writing.errand import Errand
@@ -145,9 +146,10 @@ class KafkaInlet(Inlet):
         """Have the brokers leave times as they are."""
         assert self._stamping is not None
         if errand.deadline.passed:
+            within = rounded(errand.deadline.seconds)
             raise LogBusyError(
-                f"{errand.doing}: within {errand.deadline.seconds:g} s the brokers went on to give "
-                "events times of their own, as another copy that ended has told them: try again"
+                f"{errand.doing}: within {within:g} s the brokers went on to give events times of "
+                "their own, as another copy that ended has told them: try again"
             )
         self._stamping.keep()
         time.sleep(PAUSE)

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 
 from eventlog.errors import (
+    ClosedError,
     ConsumerDisconnectedError,
     EventTooLargeError,
     PartitionNotFoundError,
@@ -161,6 +162,31 @@ class FlowingContract(EngineSuite):
                 with raises(ConsumerDisconnectedError):
                     earlier.checkpoint()
                 later.checkpoint()
+
+    def test_a_log_that_is_closed_takes_its_consumers_out_of_their_groups(
+        self, log: EventLog
+    ) -> None:
+        """One in use, and one that nobody has any more; neither has finished more than it said."""
+        topic = self._filled(log, partitions=2)
+        opener = self.opener(log)
+        if opener is None:
+            return
+        first = topic.read(0)[0].offset
+        with opener() as closing:
+            consumer = closing.topic("cars").consumer(group="fraud", partitions=0)
+            assert [next(consumer).offset, consumer.checkpoint().result()] == [first, None]
+            next(consumer)
+            assert next(closing.topic("cars").consumer(group="audit")).offset >= 0
+            assert len([*topic.group("fraud").members(), *topic.group("audit").members()]) == 2
+        assert [*topic.group("fraud").members(), *topic.group("audit").members()] == []
+        assert [one.offset for one in topic.group("fraud").checkpoints().values()] == [first]
+        for _ in range(2):
+            with raises(ClosedError):
+                list(consumer)
+            with raises(ClosedError):
+                consumer.checkpoint()
+            consumer.close()
+            closing.close()
 
     # Producers
 

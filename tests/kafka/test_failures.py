@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from eventlog import errors
 from eventlog.kafka.failures import Kind, is_transient, kind_of, translate
+from eventlog.kafka.intake import KafkaInlet
 
 CODES = {
     name: code
@@ -152,3 +155,15 @@ def test_what_may_be_stored_is_to_be_looked_for_before_another_try() -> None:
     said = str(translate(error, "appending", within=9.99471, maybe=True))
     assert said.startswith("appending, which may be stored all the same: no answer from")
     assert "within 10 s (Timed out): look whether it is there before trying again" in said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(9.99471, "10"), (10 / 3, "3.3"), (1 / 3, "0.333")])
+def test_a_copy_that_is_stamped_over_says_for_how_long_as_others_do(
+    seconds: float, said: str
+) -> None:
+    inlet: Any = SimpleNamespace(_stamping=object())
+    errand: Any = SimpleNamespace(
+        doing="copying", deadline=SimpleNamespace(passed=True, seconds=seconds)
+    )
+    with pytest.raises(errors.LogBusyError, match=f"copying: within {said} s the brokers"):
+        KafkaInlet._ask_again(inlet, errand)
