@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import select
 import signal
 import subprocess
@@ -25,6 +26,16 @@ ROOT = Path(__file__).parents[1]
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 60.0  # seconds that a child may take for what takes it milliseconds
 PIPE_BYTES = 1 << 20
+
+
+def seed_of_today(variable: str = "KILL_SEED") -> int:
+    """What chance begins with where moments are chosen by it: another one each time.
+
+    It is printed for the report of a failure; the environment variable of that name repeats it.
+    """
+    seed = int(os.environ.get(variable) or random.SystemRandom().randrange(1 << 32))
+    print(f"{variable}={seed}")
+    return seed
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import threading
@@ -34,6 +33,7 @@ from eventlog.embedded import keys, producers
 from eventlog.embedded.appender import Appender
 from eventlog.producer import Producer
 from eventlog.producing.delivery import Delivery
+from tests.conftest import seed_of_today
 from tests.producing import NEVER, PATIENCE, MemoryOutlet, seal, stored
 
 if TYPE_CHECKING:
@@ -747,9 +747,7 @@ except (ProducerFencedError, DeliveryError) as error:
 def test_processes_that_fence_each_other_and_are_killed_load_every_number_once(
     log_path: Path, start: Start
 ) -> None:
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
-    rng = random.Random(seed)
+    rng = random.Random(seed_of_today())
     most = 20_000
     running: list[Child] = []
     for _ in range(15):

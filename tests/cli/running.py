@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,6 +93,14 @@ class Command:
                 yield process
             finally:
                 process.kill()
+
+    def all_at_once(self, count: int, *arguments: str) -> list[int]:
+        """A verb as so many processes at the same time: the exit code of each."""
+        with ExitStack() as stack:
+            processes = [stack.enter_context(self.started(*arguments)) for _ in range(count)]
+            for process in processes:
+                process.communicate(timeout=60)
+        return [process.returncode for process in processes]
 
     def argv(self, *arguments: str) -> list[str]:
         """The arguments of such a process."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -356,19 +355,7 @@ def test_many_who_replay_at_once_replay_each_letter_once(dead: Command) -> None:
     with dead.open() as log:
         for _ in range(20):
             put_aside(log, ("cars", 1, 0))
-    codes: list[int] = []
-
-    def replay() -> None:
-        with dead.started("dead-letters", "replay", "dead") as process:
-            process.communicate(timeout=60)
-            codes.append(process.returncode)
-
-    threads = [threading.Thread(target=replay) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [0] * 4
+    assert dead.all_at_once(4, "dead-letters", "replay", "dead") == [0] * 4
     assert sorted(bodies(dead, "cars")) == [b"a"] * 21 + [b"b", b"c"]
 
 

@@ -6,7 +6,6 @@ import contextlib
 import random
 import secrets
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,13 +63,9 @@ class Place:
             tx.append_batch(self.cars, [letters[row].body for row in rows])
 
 
-@pytest.fixture(params=["embedded", "kafka"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "embedded":
-        made = Place(str(tmp_path / "log"), "")
-    else:
-        kafka = request.getfixturevalue("kafka")
-        made = Place(kafka.location, f"file:{tmp_path / 'store'}")
+@pytest.fixture
+def place(each_engine: tuple[str, str]) -> Iterator[Place]:
+    made = Place(*each_engine)
     with made.log:
         yield made
 
@@ -93,21 +88,8 @@ def test_letters_go_back_once_however_often_it_is_said(place: Place) -> None:
 
 
 def test_many_who_replay_at_once_replay_each_letter_once(place: Place) -> None:
-    codes: list[int] = []
-
-    def replay() -> None:
-        command = Command(Path(place.location))
-        verb = place.command("replay", place.dead.name)
-        with command.started(*verb) as process:
-            process.communicate(timeout=60)
-            codes.append(process.returncode)
-
-    threads = [threading.Thread(target=replay) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [0] * 3
+    replay = place.command("replay", place.dead.name)
+    assert Command(Path(place.location)).all_at_once(3, *replay) == [0] * 3
     assert place.replayed() == bodies(*range(LETTERS))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import random
+import itertools
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 import eventlog
 from eventlog import Event
 from tests.conftest import Start
+from tests.copying.killing import kill_again_and_again
 from tests.copying.logs import contents
 
 COPIES = """
@@ -77,26 +76,16 @@ def require_copy(source: Path, target: Path, *, times: bool) -> None:
 def test_a_copy_that_is_killed_again_and_again_while_its_source_grows_is_whole_in_the_end(
     through: str, tmp_path: Path, start: Start
 ) -> None:
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
-    rng = random.Random(seed)
     source, target = tmp_path / "source", tmp_path / "target"
     fill(source, 0, 600)
-    unfinished = 0
-    for number in range(8):
-        child = start(COPIES, source, target, through, "", "")
-        if rng.random() < 0.2:
-            time.sleep(rng.uniform(0, 0.4))  # not to wait for anything: to choose the moment
-        else:
-            for _ in range(rng.randint(1, 6)):
-                if child.line() == "done":
-                    break
-            time.sleep(rng.uniform(0, 0.003))
-        child.send(signal.SIGKILL)
-        unfinished += child.rest()[-1:] != ["done"]
-        fill(source, 600 + 100 * number, 100)
-    assert unfinished >= 3
-    assert start(COPIES, source, target, through, "", "").rest()[-1] == "done"
+    more = itertools.count(600, 100)
+    kill_again_and_again(
+        lambda: start(COPIES, source, target, through, "", ""),
+        lambda: fill(source, next(more), 100),
+        8,
+        start=0.4,
+        step=0.003,
+    )
     require_copy(source, target, times=through == "an intake")
 
 

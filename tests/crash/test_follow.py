@@ -5,7 +5,6 @@ What they did they noted; `tests.history.check` holds the log to it.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -16,6 +15,7 @@ import pytest
 
 import eventlog
 from eventlog import EventLog
+from tests.conftest import seed_of_today
 from tests.crash import roles
 from tests.crash.roles import Stage
 from tests.crash.test_kill import require_sound_tree
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 PLAY = "from tests.crash.roles import main; main()"
 CASTS = [*roles.CASTS, *roles.ASYNC_CASTS]
-
-
-def seed_of_today() -> int:
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
-    return seed
 
 
 class Theatre:

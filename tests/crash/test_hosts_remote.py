@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 from collections import Counter
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.conftest import seed_of_today
 from tests.crash.hosts_scene import Scene
 from tests.crash.hosts_theatre import Cast, Theatre
 
@@ -105,10 +104,8 @@ def test_hosts_that_are_killed_stopped_and_woken_lose_nothing_and_double_nothing
     remote: Server, tmp_path: Path, start: Start
 ) -> None:
     url = remote.store_url()
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
     casts = [Cast("g", store=url)]
-    theatre = Theatre(start, tmp_path / "log", tmp_path / "histories", casts, seed=seed)
+    theatre = Theatre(start, tmp_path / "log", tmp_path / "histories", casts, seed=seed_of_today())
     theatre.begin()
     for _ in range(60):
         theatre.strike(ROUGH)

@@ -21,6 +21,7 @@ import pytest
 import eventlog
 from eventlog import EventLog, LogBusyError, Topic
 from eventlog.embedded import commit
+from tests.conftest import seed_of_today
 
 if TYPE_CHECKING:
     from tests.conftest import Child, Start
@@ -202,8 +203,7 @@ def kill_writers(children: Iterable[Child], rng: random.Random) -> list[Promise]
 
 def run_rounds(start: Start, path: Path, durability: str, rounds: int) -> None:
     """Rounds of three processes with two threads each, all of them killed, on one log."""
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
+    seed = seed_of_today()
     rng = random.Random(seed)
     promises: list[Promise] = []
     for number in range(rounds):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -15,6 +14,7 @@ import pytest
 import eventlog
 from eventlog import Topic
 from examples import load_file
+from tests.conftest import seed_of_today
 
 if TYPE_CHECKING:
     from tests.conftest import Child, Start
@@ -69,9 +69,7 @@ def require_lines(log_path: Path, expected: list[bytes] | None = None) -> int:
 
 def kill_again_and_again(start: Start, file: Path, log_path: Path, kills: int) -> int:
     """Kill it at random moments, then let it come to its end; how many kills left it half done."""
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
-    rng = random.Random(seed)
+    rng = random.Random(seed_of_today())
     under_way = 0
     for number in range(kills):
         child = run(start, file, log_path)

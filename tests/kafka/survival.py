@@ -16,8 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-
 import eventlog
 from eventlog import (
     DeliveryError,
@@ -30,6 +28,7 @@ from eventlog import (
 )
 from eventlog.kafka.topic import KafkaTopic
 from tests.kafka.reading import made
+from tests.kafka.writing import stored_at
 
 __all__ = ["PATIENCE", "Scene", "follow"]
 
@@ -333,31 +332,7 @@ class Scene:
 
 def stored_in(topic: Topic) -> dict[int, dict[int, bytes]]:
     """By partition and offset, what is committed in a topic; as any other client sees it."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": topic.log.location.removeprefix("kafka://"),
-            "group.id": "tests",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 5,
-        }
-    )
-    numbers = range(topic.partitions)
-    consumer.assign([TopicPartition(topic.name, number, OFFSET_BEGINNING) for number in numbers])
-    found: dict[int, dict[int, bytes]] = {number: {} for number in numbers}
-    ended: set[int | None] = set()
-    end = time.monotonic() + PATIENCE
-    while len(ended) < topic.partitions:
-        assert time.monotonic() < end
-        for message in consumer.consume(10_000, 0.02):
-            error = message.error()
-            if error is None:
-                found[message.partition() or 0][message.offset() or 0] = message.value() or b""
-            elif error.code() == KafkaError._PARTITION_EOF:
-                ended.add(message.partition())
-    consumer.close()
-    return found
+    return {number: stored_at(topic, number) for number in range(topic.partitions)}
 
 
 def follow(consumer: eventlog.Consumer, count: int) -> list[int]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ import pytest
 import eventlog
 from eventlog import Event, EventLog, Topic
 from tests.conftest import Child, Start
+from tests.copying.killing import kill_again_and_again
 from tests.copying.logs import contents, to_the_millisecond
 from tests.kafka.test_copy import TYPE, config
 from tests.servers.kafka import Kafka
@@ -144,37 +143,20 @@ def pair(
         yield pair
 
 
-def kill_again_and_again(pair: Pair, kills: int) -> None:
-    seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_SEED={seed}")
-    rng = random.Random(seed)
+def require_whole_after(kills: int, pair: Pair) -> None:
     pair.fill(400)
-    unfinished = 0
-    for _ in range(kills):
-        child = pair.copy()
-        if rng.random() < 0.3:
-            time.sleep(rng.uniform(0, 1))  # not to wait for anything: to choose the moment
-        else:
-            for _ in range(rng.randint(1, 6)):
-                if child.line() == "done":
-                    break
-            time.sleep(rng.uniform(0, 0.02))
-        child.send(signal.SIGKILL)
-        unfinished += child.rest()[-1:] != ["done"]
-        pair.fill(200)
-    assert unfinished >= kills // 4
-    assert pair.copy().rest()[-1] == "done"
+    kill_again_and_again(pair.copy, lambda: pair.fill(200), kills, start=1, step=0.02)
     pair.require_copy()
 
 
 @pytest.mark.parametrize("pair", ["to", "from"], indirect=True)
 def test_a_copy_that_is_killed_while_its_source_grows_is_whole_in_the_end(pair: Pair) -> None:
-    kill_again_and_again(pair, 2)
+    require_whole_after(2, pair)
 
 
 @pytest.mark.soak
 def test_a_copy_that_is_killed_many_times_is_whole_in_the_end(pair: Pair) -> None:
-    kill_again_and_again(pair, 40)
+    require_whole_after(40, pair)
 
 
 @pytest.mark.parametrize("pair", ["to"], indirect=True)

@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import confluent_kafka
@@ -76,11 +74,6 @@ class Place:
         deadline = time.monotonic() + PATIENCE
         while (found := self.shown()) != [*expected]:
             assert time.monotonic() < deadline, f"still {found}, not {expected}"
-
-
-@pytest.fixture
-def opened(kafka: Kafka, tmp_path: Path) -> Callable[..., EventLog]:
-    return partial(eventlog.open, kafka.location, blobs=f"file:{tmp_path / 'store'}")
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +19,9 @@ from eventlog.groups.documents import GroupDocument, GroupIds, StoredCheckpoint
 from eventlog.kafka.groups.blobs import GroupBlobs
 from eventlog.kafka.groups.checkpoint import Place, Seen, decode_checkpoint
 from eventlog.kafka.later import Later
-from tests.servers.kafka import Kafka
+from tests.kafka.writing import of_five
 
 PATIENCE = 60.0
-
-
-@pytest.fixture
-def opened(kafka: Kafka, tmp_path: Path) -> Callable[[], EventLog]:
-    return partial(eventlog.open, kafka.location, blobs=f"file:{tmp_path / 'store'}")
-
-
-@pytest.fixture
-def log(opened: Callable[[], EventLog]) -> Iterator[EventLog]:
-    with opened() as log:
-        yield log
-
-
-def of_five(log: EventLog) -> Topic:
-    topic = log.create_topic(f"cars-{secrets.token_hex(4)}", partitions=1)
-    topic.append_batch([b"%d" % number for number in range(5)])
-    return topic
 
 
 def written_down(store: Path, topic: Topic) -> int:
@@ -102,7 +83,7 @@ def test_a_transaction_that_stores_nothing_makes_no_checkpoint(log: EventLog) ->
 
 
 def test_a_group_tells_when_a_transaction_has_moved_it_last(
-    log: EventLog, opened: Callable[[], EventLog]
+    log: EventLog, opened: Callable[..., EventLog]
 ) -> None:
     """To its own process and to others, though its document stays as it is."""
     cars = of_five(log)
@@ -117,7 +98,7 @@ def test_a_group_tells_when_a_transaction_has_moved_it_last(
 
 
 def test_a_checkpoint_of_nobody_is_written_down_when_the_log_is_closed(
-    opened: Callable[[], EventLog], tmp_path: Path
+    opened: Callable[..., EventLog], tmp_path: Path
 ) -> None:
     with opened() as log:
         cars = of_five(log)

@@ -3,67 +3,40 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 
 import eventlog
-from eventlog import EventLog, Topic
+from eventlog import EventLog
+from eventlog.kafka.topic import KafkaTopic
+from tests.kafka.reading import PATIENCE, made, until
+from tests.kafka.rights import Rights
 from tests.servers.kafka import GUEST, Kafka
 
-PATIENCE = 60.0
 EXACTLY, BEGINNING = ResourcePatternType.LITERAL, ResourcePatternType.PREFIXED
 TOPIC = ""
 RIGHTS = [
-    (ResourceType.TOPIC, TOPIC, "READ", EXACTLY),
-    (ResourceType.TOPIC, TOPIC, "WRITE", EXACTLY),
-    (ResourceType.TOPIC, TOPIC, "DESCRIBE_CONFIGS", EXACTLY),
-    (ResourceType.TOPIC, "__eventlog", "READ", EXACTLY),
-    (ResourceType.GROUP, "eventlog.", "READ", BEGINNING),
-    (ResourceType.TRANSACTIONAL_ID, "eventlog.", "WRITE", BEGINNING),
+    (ResourceType.TOPIC, TOPIC, AclOperation.READ, EXACTLY),
+    (ResourceType.TOPIC, TOPIC, AclOperation.WRITE, EXACTLY),
+    (ResourceType.TOPIC, TOPIC, AclOperation.DESCRIBE_CONFIGS, EXACTLY),
+    (ResourceType.TOPIC, "__eventlog", AclOperation.READ, EXACTLY),
+    (ResourceType.GROUP, "eventlog.", AclOperation.READ, BEGINNING),
+    (ResourceType.TRANSACTIONAL_ID, "eventlog.", AclOperation.WRITE, BEGINNING),
 ]
 
 
-def grant(
-    kafka: Kafka, kind: ResourceType, name: str, operation: str, pattern: ResourcePatternType
-) -> None:
-    allowed = AclPermissionType.ALLOW
-    right = AclBinding(kind, name, pattern, f"User:{GUEST}", "*", AclOperation[operation], allowed)
-    for done in kafka.admin().create_acls([right]).values():
-        done.result(PATIENCE)
-
-
 @pytest.fixture
-def cars(kafka: Kafka) -> Iterator[Topic]:
+def cars(kafka_log: EventLog, rights: Rights) -> KafkaTopic:
     """A topic of three events, to which the guest has all rights that are named."""
-    with eventlog.open(kafka.location) as log:
-        topic = log.create_topic(f"cars-{secrets.token_hex(4)}", partitions=1)
-        topic.append_batch([b"0", b"1", b"2"])
-        for kind, name, operation, pattern in RIGHTS:
-            grant(kafka, kind, name or topic.name, operation, pattern)
-        yield topic
-    everything = AclBindingFilter(
-        ResourceType.ANY,
-        None,  # type: ignore[arg-type]
-        ResourcePatternType.ANY,
-        f"User:{GUEST}",
-        None,  # type: ignore[arg-type]
-        AclOperation.ANY,
-        AclPermissionType.ANY,
-    )
-    for done in kafka.admin().delete_acls([everything]).values():
-        done.result(PATIENCE)
+    topic = made(kafka_log)
+    topic.append_batch([b"0", b"1", b"2"])
+    for kind, name, operation, pattern in RIGHTS:
+        rights.grant(kind, name or topic.name, operation, pattern=pattern)
+    return topic
 
 
 @pytest.fixture
@@ -73,7 +46,7 @@ def as_guest(kafka: Kafka, tmp_path: Path) -> Callable[..., EventLog]:
 
 
 def test_the_rights_that_are_named_are_enough_for_names_and_checkpoints_in_transactions(
-    cars: Topic, as_guest: Callable[..., EventLog]
+    cars: KafkaTopic, as_guest: Callable[..., EventLog]
 ) -> None:
     with as_guest() as log:
         topic = log.topic(cars.name)
@@ -90,20 +63,20 @@ def test_the_rights_that_are_named_are_enough_for_names_and_checkpoints_in_trans
 
 
 def test_checkpoints_are_published_to_groups_that_may_be_read(
-    kafka: Kafka, cars: Topic, as_guest: Callable[..., EventLog], caplog: pytest.LogCaptureFixture
+    rights: Rights,
+    cars: KafkaTopic,
+    as_guest: Callable[..., EventLog],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     allowed, forbidden = (f"{name}-{secrets.token_hex(4)}" for name in ("fraud", "audit"))
-    grant(kafka, ResourceType.GROUP, allowed, "READ", EXACTLY)
+    rights.grant(ResourceType.GROUP, allowed, AclOperation.READ)
     with as_guest(publish_checkpoints=True) as log:
         for group in (allowed, forbidden):
             log.topic(cars.name).group(group).reset(2)
-        deadline = time.monotonic() + PATIENCE
-        while not caplog.messages:
-            assert time.monotonic() < deadline
-        cluster = cars.log.cluster  # type: ignore[attr-defined]
-        while not (found := cluster.committed(allowed, cars.name, [0])):
-            assert time.monotonic() < deadline
-    assert found[0].next_offset == 2
+        until(lambda: bool(caplog.messages))
+        cluster = cars.log.cluster
+        until(lambda: bool(cluster.committed(allowed, cars.name, [0])))
+        assert cluster.committed(allowed, cars.name, [0])[0].next_offset == 2
     (message,) = caplog.messages
     assert forbidden in message
     assert "have the right granted" in message

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-
-import eventlog
 from eventlog import ConsumerGroup, EventLog, Topic
 from eventlog.groups.documents import GroupDocument, GroupIds, decode
 from eventlog.kafka.groups.checkpoint import kafka_group
-from tests.kafka.writing import as_kafka
-from tests.servers.kafka import Kafka
-
-
-@pytest.fixture
-def opened(kafka: Kafka, tmp_path: Path) -> Callable[[str], EventLog]:
-    def open_with(store: str) -> EventLog:
-        return eventlog.open(kafka.location, blobs=f"file:{tmp_path / store}")
-
-    return open_with
-
-
-def of_five(log: EventLog) -> Topic:
-    topic = log.create_topic(f"cars-{secrets.token_hex(4)}", partitions=1)
-    topic.append_batch([b"%d" % number for number in range(5)])
-    return topic
+from tests.kafka.writing import as_kafka, of_five
 
 
 def finish(topic: Topic, offset: int) -> None:
@@ -40,7 +20,7 @@ def stands(group: ConsumerGroup) -> int:
 
 
 def test_nobody_moves_or_fences_a_group_of_that_name_in_another_store(
-    opened: Callable[[str], EventLog],
+    opened: Callable[..., EventLog],
 ) -> None:
     with opened("a") as a, opened("b") as b:
         cars = of_five(a)
@@ -55,7 +35,7 @@ def test_nobody_moves_or_fences_a_group_of_that_name_in_another_store(
 
 
 def test_consumers_of_one_number_in_two_stores_do_not_shut_each_other_out(
-    opened: Callable[[str], EventLog],
+    opened: Callable[..., EventLog],
 ) -> None:
     with opened("a") as a, opened("b") as b:
         cars = of_five(a)
@@ -79,7 +59,7 @@ def kafka_group_of(topic: Topic) -> str:
 
 
 def test_the_id_in_the_groups_document_says_where_its_offsets_are(
-    opened: Callable[[str], EventLog],
+    opened: Callable[..., EventLog],
 ) -> None:
     """Also when it was reset, deleted and made anew."""
     with opened("a") as log:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,13 +87,9 @@ class Place:
         self.until(done, "all is finished")
 
 
-@pytest.fixture(params=["embedded", "kafka"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "embedded":
-        made = Place(str(tmp_path / "log"), "")
-    else:
-        kafka = request.getfixturevalue("kafka")
-        made = Place(kafka.location, f"file:{tmp_path / 'store'}")
+@pytest.fixture
+def place(each_engine: tuple[str, str]) -> Iterator[Place]:
+    made = Place(*each_engine)
     with made.log:
         yield made
 

@@ -4,77 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 
 import eventlog
 from eventlog import LATEST, Event, EventLog, EventLogError, Topic
-from eventlog.kafka.catalog import CATALOG
 from tests.kafka.reading import made
+from tests.kafka.rights import Rights
 from tests.servers.kafka import GUEST, Kafka
 
 PATIENCE = 30.0
-TO_SEE = (AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
-
-
-class Rights:
-    """Of `GUEST`, who has none but those that were granted here."""
-
-    def __init__(self, kafka: Kafka) -> None:
-        self._admin = kafka.admin()
-
-    def grant(
-        self,
-        kind: ResourceType,
-        name: str,
-        *operations: AclOperation,
-        pattern: ResourcePatternType = ResourcePatternType.LITERAL,
-    ) -> None:
-        rules = [
-            AclBinding(kind, name, pattern, _guest, "*", operation, AclPermissionType.ALLOW)
-            for operation in operations
-        ]
-        for done in self._admin.create_acls(rules).values():
-            done.result(PATIENCE)
-
-    def on_topic(self, name: str, *operations: AclOperation) -> None:
-        """What it takes to find the topic, and more."""
-        self.grant(ResourceType.TOPIC, name, *TO_SEE, *operations)
-        self.grant(ResourceType.TOPIC, CATALOG, AclOperation.DESCRIBE, AclOperation.READ)
-
-    def withdraw(self) -> None:
-        any_name: Any = None  # the stubs take no None
-        everything = AclBindingFilter(
-            ResourceType.ANY,
-            any_name,
-            ResourcePatternType.ANY,
-            _guest,
-            any_name,
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        for done in self._admin.delete_acls([everything]).values():
-            done.result(PATIENCE)
-
-
-_guest = f"User:{GUEST}"
-
-
-@pytest.fixture
-def rights(kafka: Kafka) -> Iterator[Rights]:
-    """Granted to the guest for one test."""
-    found = Rights(kafka)
-    yield found
-    found.withdraw()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,14 +40,10 @@ class World:
         return self.log.topic(name)
 
 
-@pytest.fixture(params=["embedded", "kafka"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+@pytest.fixture
+def world(each_engine: tuple[str, str]) -> Iterator[World]:
     """Both engines do the same."""
-    if request.param == "kafka":
-        kafka = request.getfixturevalue("kafka")
-        found = World(kafka.location, f"file:{tmp_path / 'store'}")
-    else:
-        found = World(str(tmp_path / "log"), "")
+    found = World(*each_engine)
     with found.log, found.other:
         yield found
 

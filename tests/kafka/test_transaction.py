@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,12 +49,6 @@ class Participant:
 
     def failed(self) -> None:
         self.said.append("failed")
-
-
-@pytest.fixture
-def log(kafka: Kafka, tmp_path: Path) -> Any:
-    with eventlog.open(kafka.location, blobs=f"file:{tmp_path / 'store'}") as log:
-        yield log
 
 
 def test_appends_to_many_topics_are_seen_together(kafka_log: EventLog) -> None:

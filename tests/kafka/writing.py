@@ -16,7 +16,16 @@ from eventlog import EventLog, Topic
 from eventlog.kafka.engine import KafkaLog
 from eventlog.kafka.topic import KafkaTopic
 
-__all__ = ["PATIENCE", "as_kafka", "bodies", "impatient", "made", "messages", "stored_at"]
+__all__ = [
+    "PATIENCE",
+    "as_kafka",
+    "bodies",
+    "impatient",
+    "made",
+    "messages",
+    "of_five",
+    "stored_at",
+]
 
 PATIENCE = 60.0
 """Seconds that something may take which has to come."""
@@ -29,6 +38,13 @@ def made(log: EventLog, **options: object) -> KafkaTopic:
     name = f"writing-{os.urandom(4).hex()}-{next(_numbers)}"
     topic = log.create_topic(name, **{"partitions": 1, **options})  # type: ignore[arg-type]
     assert isinstance(topic, KafkaTopic)
+    return topic
+
+
+def of_five(log: EventLog) -> KafkaTopic:
+    """A new topic with five events in its one partition."""
+    topic = made(log)
+    topic.append_batch([b"%d" % number for number in range(5)])
     return topic
 
 
@@ -62,6 +78,7 @@ def messages(topic: Topic, partition: int = 0) -> list[Message]:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 5,
         }
     )
     consumer.assign([TopicPartition(topic.name, partition, OFFSET_BEGINNING)])
@@ -69,12 +86,12 @@ def messages(topic: Topic, partition: int = 0) -> list[Message]:
     end = time.monotonic() + PATIENCE
     try:
         while time.monotonic() < end:
-            message = consumer.poll(1.0)
-            error = None if message is None else message.error()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                return found
-            if message is not None and error is None:
-                found.append(message)
+            for message in consumer.consume(10_000, 0.02):
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return found
     finally:
         consumer.close()
     raise AssertionError(f"partition {partition} of {topic!r} does not end")

@@ -157,16 +157,21 @@ class Kafka:
             assert time.monotonic() < deadline, topics
 
     def topics(self) -> set[str]:
-        """The names of all topics, except Kafka's own and the engine's."""
+        """The names of all topics, except Kafka's own and the engine's.
+
+        A broker that was paused answers before it is one of the cluster's again; who asked it for a
+        change then would wait for a controller, and librdkafka looks for one only once.
+        """
         deadline = time.monotonic() + _PATIENCE
         while True:
+            assert time.monotonic() < deadline, "the broker does not answer"
             try:
-                found = self.admin().list_topics(timeout=_PATIENCE / 10).topics
+                found = self.admin().list_topics(timeout=_PATIENCE / 10)
             except KafkaException:
-                assert time.monotonic() < deadline, "the broker does not answer"
                 self._admin = None  # an old one may not find a broker that has come back
             else:
-                return {name for name in found if not name.startswith("__")}
+                if found.controller_id >= 0:
+                    return {name for name in found.topics if not name.startswith("__")}
 
     def admin(self) -> AdminClient:
         """A client for whatever else there is to do past our engine; another after each `start`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +45,17 @@ def kafka_log(kafka: Kafka) -> Iterator[EventLog]:
     """A log on it."""
     with eventlog.open(kafka.location) as log:
         yield log
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def each_engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """For a test that runs on both engines: a log's location, and where its groups are to be kept;
+    that is empty where it is the log itself.
+    """
+    if request.param == "embedded":
+        return str(tmp_path / "log"), ""
+    kafka: Kafka = request.getfixturevalue("kafka")
+    return kafka.location, f"file:{tmp_path / 'store'}"
 
 
 @pytest.fixture
