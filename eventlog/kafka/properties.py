@@ -1,8 +1,10 @@
 """An event's properties, read from headers when somebody looks at them.
 
 To make them of headers takes as long as everything else that is done for an event, and many readers
-look at bodies only. A header that is not what it is said to be is text, or bytes: nothing in it
-makes reading fail.
+look at bodies only. Headers are kept as bytes until then: as the lists and tuples that librdkafka
+makes of them, of thousands of events, the garbage collector would go through them again and again.
+
+A header that is not what it is said to be is text, or bytes: nothing in it makes reading fail.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import msgspec
 
 from eventlog.event import NO_PROPERTIES, PropertyValue
 
-__all__ = ["KEY_HEADER", "TYPES_HEADER", "HeaderProperties", "ReadHeaders"]
+__all__ = ["KEY_HEADER", "TYPES_HEADER", "HeaderProperties", "ReadHeaders", "pack"]
 
 ReadHeaders: TypeAlias = list[tuple[str, bytes | None]]
 
@@ -29,28 +31,33 @@ KEY_HEADER: Final = "eventlog-key"
 _INTEGERS: Final = range(-(2**63), 2**64)
 _LONGEST_INTEGER: Final = 20  # characters of -2**63, and of 2**64 - 1
 _LONGEST_KNOWN: Final = 1024  # bytes of a header of types that is worth remembering
+_unpack: Final = msgspec.msgpack.Decoder(list[tuple[str, Any]]).decode
 _decode_types: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+pack: Final = msgspec.msgpack.Encoder().encode
+"""Headers as bytes."""
 
 
 class HeaderProperties(msgspec.Struct, gc=False, eq=False):
     """Properties that are still headers: a mapping as `types.MappingProxyType` is one, unchanging.
 
     Args:
-        _headers: of names that occur more than once the last counts. They are let go once they were
-            looked at.
+        _packed: headers, as `pack` gives them; of names that occur more than once the last counts.
+            They are let go once they were looked at.
 
     It refers only to scalars, so it can be part of no cycle, and the garbage collector need not
     look at it (``gc=False``).
     """
 
-    _headers: ReadHeaders | None
+    _packed: bytes | None
     _decoded: Mapping[str, PropertyValue] = NO_PROPERTIES
 
     def _mapping(self) -> Mapping[str, PropertyValue]:
-        headers = self._headers
-        if headers is not None:
-            self._decoded = _properties(headers)
-            self._headers = None  # afterwards: another thread may do the same meanwhile
+        packed = self._packed
+        if packed is not None:
+            self._decoded = _properties(_unpack(packed))
+            self._packed = None  # afterwards: another thread may do the same meanwhile
         return self._decoded
 
     def __getitem__(self, name: str) -> PropertyValue:

@@ -45,7 +45,7 @@ from eventlog.event import (
     StoredEvent,
 )
 from eventlog.kafka.origin import OwnOrigin, instant_ms
-from eventlog.kafka.properties import KEY_HEADER, TYPES_HEADER, HeaderProperties, ReadHeaders
+from eventlog.kafka.properties import KEY_HEADER, TYPES_HEADER, HeaderProperties, ReadHeaders, pack
 from eventlog.positions import LAST_INSTANT_US
 
 __all__ = [
@@ -188,9 +188,9 @@ def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
     if not any(headers):
         headers = []
     elif all(headers):
-        properties = map(HeaderProperties, headers)
+        properties = map(HeaderProperties, map(pack, headers))
     else:
-        properties = [HeaderProperties(own) if own else NO_PROPERTIES for own in headers]
+        properties = [HeaderProperties(pack(own)) if own else NO_PROPERTIES for own in headers]
     places, origins = _places(topic, partition, messages)
     events = list(map(StoredEvent, bodies, _keys(keys, headers), properties, places, origins))
     return Decoded(events, body_bytes)
