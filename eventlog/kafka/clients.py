@@ -37,9 +37,6 @@ _STALE_SECONDS: Final = 60.0
 _RENEWAL_SECONDS: Final = 5.0
 """How long an administrator is given at least to find a broker again."""
 
-_ADMINISTRATOR: Final = {"metadata_recovery_strategy": "rebootstrap"}
-"""Without, an administrator whose brokers are all away takes a whole processor for its waiting."""
-
 
 class Consumer(confluent_kafka.Consumer):
     """A consumer of librdkafka that can be referred to weakly."""
@@ -104,7 +101,7 @@ class Clients:
         return administrator
 
     def _new_administrator(self) -> AdminClient:
-        return self._made(AdminClient, self.settings.client(**_ADMINISTRATOR))
+        return self._made(AdminClient, self.settings.client())
 
     def renew_administrator(self) -> None:
         """Take another one: after an outage an old one may find no broker for minutes, when a new

@@ -7,7 +7,6 @@ made a moment ago) is tried again within it.
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import time
 import uuid
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
+    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -442,14 +442,24 @@ class Cluster(Clients):
                     raise self.error(error, doing, within=deadline.seconds) from error
                 if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
                     patience *= 2
-                    with contextlib.suppress(KafkaException):
-                        administrator.list_topics(timeout=min(deadline.left(), _LOOK_AROUND))
+                    administrator = self._look_around(administrator, deadline)
             else:
                 self._complaint = None
                 administrator.poll(0)
                 return result
             time.sleep(pause)
         raise AssertionError
+
+    def _look_around(self, administrator: AdminClient, deadline: Deadline) -> AdminClient:
+        """Have the cluster be looked at anew, and by another administrator if this one finds none.
+
+        Returns: who is asked next.
+        """
+        try:
+            administrator.list_topics(timeout=min(deadline.left(), _LOOK_AROUND))
+        except KafkaException:
+            self.renew_administrator()
+        return self._administrator or administrator
 
 
 def _hex(topic_id: Any) -> str:

@@ -54,7 +54,9 @@ _COMMON: Final[Mapping[str, Any]] = {
     "client.id": "eventlog",
     "allow.auto.create.topics": False,
     "log_level": 2,  # failures become exceptions; what librdkafka logs would repeat them on stderr
-    "metadata.recovery.strategy": "none",  # the other one can leave calls hanging (librdkafka 5456)
+    # A broker that has just started may say that there are none, and then librdkafka forgets those
+    # that it knows (its issue 5301). Mostly it begins anew then; with "none" it never does.
+    "metadata.recovery.strategy": "rebootstrap",
     "reconnect.backoff.max.ms": 1000,  # a broker that was restarted is found within a second
     # A connection that was begun while a broker was away may hang for as long once it is back.
     "socket.connection.setup.timeout.ms": 5000,

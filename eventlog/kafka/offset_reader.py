@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ from confluent_kafka import TopicPartition as Place
 from eventlog.kafka.clients import Clients, Consumer
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import error_of
+from eventlog.kafka.forgotten import has_broker
 
 __all__ = ["EARLIEST", "LATEST", "OffsetAt", "OffsetReader", "Spec"]
 
@@ -27,6 +29,9 @@ Spec: TypeAlias = int
 """`EARLIEST`, `LATEST`, or milliseconds since 1970: the first record at or after."""
 
 _LEAST_SECONDS: Final = 0.001
+
+_RENEWAL_SECONDS: Final = 5.0
+"""How long a consumer is given at least to find a broker again."""
 
 _FIRST_SLICE: Final = 1.0
 """Seconds until it is looked for the first time whether the log was closed; then twice as many."""
@@ -45,6 +50,7 @@ class OffsetReader:
         self._clients: Final = clients
         self._mutex: Final = threading.Lock()
         self._consumers: dict[bool, Consumer] = {}
+        self._renewable_at = 0.0
 
     def offsets(
         self, topic: str, asked: Sequence[tuple[int, Spec]], timeout: float, *, committed: bool
@@ -55,6 +61,16 @@ class OffsetReader:
             KafkaException: there was no answer in time, among others.
         """
         consumer = self._consumer(committed=committed)
+        try:
+            return self._offsets(consumer, topic, asked, timeout)
+        except KafkaException:
+            if not has_broker(consumer, topic):
+                self._renew(consumer, committed=committed)
+            raise
+
+    def _offsets(
+        self, consumer: Consumer, topic: str, asked: Sequence[tuple[int, Spec]], timeout: float
+    ) -> list[OffsetAt]:
         deadline = Deadline(timeout)
         found: dict[int, OffsetAt] = {}
         for rows in _without_repeats(asked):
@@ -90,6 +106,16 @@ class OffsetReader:
         limit = max(min(deadline.left(), _FIRST_SLICE), _LEAST_SECONDS)
         with contextlib.suppress(KafkaException):
             consumer.list_topics(topic, limit)
+
+    def _renew(self, consumer: Consumer, *, committed: bool) -> None:
+        """Have the next question asked by another consumer, as this one may have forgotten its
+        brokers: see `eventlog.kafka.forgotten`. Those who use it go on doing so.
+        """
+        with self._mutex:
+            now = time.monotonic()
+            if self._consumers.get(committed) is consumer and now >= self._renewable_at:
+                self._renewable_at = now + _RENEWAL_SECONDS
+                del self._consumers[committed]
 
     def _consumer(self, *, committed: bool) -> Consumer:
         with self._mutex:

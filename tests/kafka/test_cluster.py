@@ -433,8 +433,6 @@ def test_offsets_of_many_groups_are_asked_for_by_few_clients(log: KafkaLog) -> N
     assert len(log.cluster._group_readers._idle) == 16
 
 
-# Librdkafka 2.16 now and then gives up a broker that has just started, for good: its issue 5301.
-@pytest.mark.soak
 def test_a_coordinator_that_was_restarted_is_asked_again(log: KafkaLog, kafka: Kafka) -> None:
     """The request that administrators have for it would crash the process."""
     name = name_of(log, next(names))
@@ -489,8 +487,6 @@ def test_a_broker_that_does_not_answer_is_waited_for_no_longer_than_said(
             return
 
 
-# Librdkafka 2.16 now and then gives up a broker that has just started, for good: its issue 5301.
-@pytest.mark.soak
 def test_a_broker_that_comes_back_is_found_again(kafka: Kafka) -> None:
     with eventlog.open(kafka.location, timeout=30) as log:
         assert isinstance(log, KafkaLog)

@@ -175,8 +175,6 @@ def test_a_failed_transaction_is_sent_again_by_whoever_sends(
     assert bodies(topic) == [b"1", b"2"]
 
 
-# Librdkafka 2.16 now and then gives up a broker that has just started, for good: its issue 5301.
-@pytest.mark.soak
 def test_the_broker_is_killed_under_a_named_producer(kafka: Kafka, kafka_log: EventLog) -> None:
     """Whatever failed is sent again, under the same sequences; each is stored once."""
     topic = made(kafka_log)

@@ -100,8 +100,6 @@ def test_an_outage_fails_deliveries_in_time_and_passes(kafka: Kafka) -> None:
     assert (stored[0], stored[-1], stored.count(b"after")) == (b"before", b"after", 1)
 
 
-# Librdkafka 2.16 now and then gives up a broker that has just started, for good: its issue 5301.
-@pytest.mark.soak
 def test_no_acknowledged_event_is_lost_or_doubled_when_the_broker_is_killed(
     kafka: Kafka, kafka_log: EventLog
 ) -> None:

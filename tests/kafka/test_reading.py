@@ -398,8 +398,6 @@ def test_what_expires_before_it_is_read_is_reported(kafka: Kafka, kafka_log: Eve
     assert _bodies(topic.consumer(start=EARLIEST, end=LATEST), 1) == [b"6"]
 
 
-# Librdkafka 2.16 now and then gives up a broker that has just started, for good: its issue 5301.
-@pytest.mark.soak
 def test_a_consumer_goes_on_when_the_broker_is_back(
     kafka: Kafka, thread: ThreadPoolExecutor
 ) -> None:

@@ -13,6 +13,7 @@ import struct
 import threading
 from typing import Final, Protocol, Self, cast
 
+from tests.servers.kafka_fenced import without_brokers
 from tests.servers.listening import Listener, reset
 from tests.servers.proxy import Fault, Proxy, Ticket
 from tests.servers.server import Server
@@ -21,6 +22,7 @@ from tests.servers.web import Dropped
 __all__ = ["KafkaProxy"]
 
 _PATIENCE: Final = 60.0  # seconds
+_METADATA: Final = 3
 _KINDS: Final = {
     0: "produce",
     1: "fetch",
@@ -65,10 +67,15 @@ class KafkaProxy(Proxy):
     Args:
         broker: what it stands before.
         target: where the broker listens for what comes from the proxy.
+
+    Attributes:
+        fenced: whether the broker is to seem one that has just started: see
+            `tests.servers.kafka_fenced`. Each answer that says so counts as "fenced".
     """
 
     def __init__(self, broker: _Broker, target: int) -> None:
         self.target = target
+        self.fenced = False
         super().__init__(cast("Server", broker))  # whose port is all it asks of it
 
     @property
@@ -83,6 +90,7 @@ class KafkaProxy(Proxy):
 
     def clear(self) -> None:
         """Undo all faults, and count from 0."""
+        self.fenced = False
         super().clear()
         self.counts.clear()
         self.requests.clear()
@@ -94,6 +102,15 @@ class KafkaProxy(Proxy):
         with contextlib.suppress(Dropped), _Session(self, client) as session:
             session.run()
         reset(client)
+
+    def _fence(self, answer: bytes, version: int) -> bytes:
+        """What is answered to a Metadata request of this version."""
+        if not self.fenced:
+            return answer
+        with self._news:
+            self.counts["fenced"] += 1
+            self._news.notify_all()
+        return without_brokers(answer, version)
 
     def _hold_answer(self) -> None:
         with self._news:
@@ -110,6 +127,7 @@ class _Session:
         self._client = client
         self._broker = socket.socket()
         self._tickets: dict[int, Ticket] = {}  # by correlation id; those with a fault
+        self._versions: dict[int, int] = {}  # the same; those of Metadata
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -138,6 +156,8 @@ class _Session:
     def _admit(self, message: bytes) -> None:
         """A request's head: its API, the version of that, the correlation id, the client's id."""
         api, version, number, length = struct.unpack_from("!hhih", message, 4)
+        if api == _METADATA:
+            self._versions[number] = version
         client = message[14 : 14 + max(length, 0)].decode(errors="replace")
         kind = _KINDS.get(api, f"api_{api}")
         ticket = self._proxy._admit(kind, f"{kind} {version} {client}")
@@ -156,6 +176,9 @@ class _Session:
                     ticket = self._tickets.pop(number, None)
                 if ticket is not None:
                     ticket.lose_answer()
+                version = self._versions.pop(number, None)
+                if version is not None:
+                    message = self._proxy._fence(message, version)
                 self._client.sendall(message)
         reset(self._client)
 

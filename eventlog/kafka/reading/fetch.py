@@ -125,12 +125,14 @@ class Fetch:
         reader.news.is_awaited = False
         for wanted in self._request.wanted:
             self._lanes[wanted.partition] = reader.lane(wanted, self._request.share)
-        while not self._is_enough():
+        while True:
             seen = reader.news.steps
+            if self._is_enough():
+                break
             if self._troubled():
                 continue
             soon = _SOON_SECONDS if self._may_come_soon() else 0.0
-            if self._is_enough() or (self._take(soon) and self._is_enough()):
+            if self._take(soon) and self._is_enough():
                 break
             if self._request.hurried:
                 self._leave()
@@ -159,8 +161,10 @@ class Fetch:
         if self._found or self._reader.news.is_over:
             return True
         wanted = self._request.wanted
-        if not all(map(self._reader.is_current, self._lanes.values())):
-            return True  # the reader is elsewhere: this look was given up
+        current = self._reader.current
+        for number, lane in self._lanes.items():
+            if current.get(number) is not lane:
+                return True  # the reader is elsewhere: this look was given up
         if self._request.each:
             return all(self._has(one) or self._is_at_end(one) for one in wanted)
         return any(map(self._has, wanted)) or all(map(self._is_at_end, wanted))
@@ -272,6 +276,8 @@ class Fetch:
                 if not self._reader.is_current(lane):
                     break
                 lane.room = max(lane.room, request.share)
+                if lane.next <= wanted.offset and not (lane.end_seen or self._ends):
+                    continue  # nothing is known of it
                 room = request.share if request.each else min(request.share, left)
                 one = lane.take(self._limited(wanted), room, least=least)
                 taken.append((wanted, one))

@@ -33,6 +33,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as Spot
 
 from eventlog.errors import EventLogError, LogBusyError
+from eventlog.kafka.forgotten import Watch
 from eventlog.kafka.reading.config import COMMON
 from eventlog.kafka.reading.drain import Drain
 from eventlog.kafka.reading.lane import Lane
@@ -92,6 +93,7 @@ class Fetcher:
         self._drain = Drain(owner.cluster, self._name, self.lanes, owner.mutex)
         self._drain.consumer = owner.cluster.consumer(**_FOLLOWING)
         self._unheard: deque[Lane] = deque()
+        self._watch = Watch()
         self._taken_at = -_STAND_BACK_SECONDS
         self._idle_since = time.monotonic()
         self._next_check = time.monotonic() + _CHECK_SECONDS
@@ -103,10 +105,14 @@ class Fetcher:
         """Have it look at what has changed for it."""
         self._bell.ring()
 
-    def take(self, timeout: float) -> bool:
-        """For a reader's thread: take what has come, or comes within so many seconds; if any."""
+    def take(self, lane: Lane, timeout: float) -> bool:
+        """For the thread of a lane's reader: take what has come, or comes within so many seconds.
+
+        Returns: whether anything has, for whichever lane.
+        """
         drain = self._drain
-        if not drain.is_free or self._is_too_much(self.lanes.values()):
+        is_read = drain.read.get(lane.partition) is lane
+        if not (is_read and drain.is_free) or self._is_too_much(self.lanes.values()):
             return False
         with drain.turn:
             if drain.in_hand or drain.is_over or not drain.take(timeout):
@@ -249,6 +255,7 @@ class Fetcher:
         try:
             found = self._owner.cluster.look_up(topic.name, timeout=_CHECK_SECONDS)
             now: Any = found.id, found.partitions
+            self._renew_if_lost()
         except LogBusyError:
             now = self._owner.seen
         except EventLogError as error:
@@ -257,6 +264,22 @@ class Fetcher:
         if now != self._owner.seen:
             self._owner.seen = now
             self._owner.tell_all()
+
+    def _renew_if_lost(self) -> None:
+        """Have another consumer read on, if this one has forgotten its brokers.
+
+        Called when the cluster has answered somebody else.
+        """
+        with self._drain.turn:
+            old = self._drain.consumer
+            if not self._watch.is_lost(old, self._name):
+                return
+            for lane in self._drain.read.values():
+                lane.paused = False
+            self._drain.read.clear()  # so all are read anew
+            self._drain.consumer = self._owner.cluster.consumer(**_FOLLOWING)
+            self._watch = Watch()
+        old.close()
 
 
 def _is_enough(lanes: Iterable[Lane]) -> bool:

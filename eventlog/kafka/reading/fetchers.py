@@ -85,7 +85,7 @@ class TopicFetchers:
         for lane in lanes:
             for fetcher in tuple(self._fetchers):
                 if fetcher.lanes.get(lane.partition) is lane:
-                    return fetcher.take(timeout)
+                    return fetcher.take(lane, timeout)
         return False
 
     def is_read(self, lane: Lane) -> bool:

@@ -23,6 +23,7 @@ from eventlog.kafka.cluster import LATEST as LAST
 from eventlog.kafka.cluster import Spec
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, is_transient, kind_of
+from eventlog.kafka.forgotten import has_broker
 from eventlog.kafka.reading.config import COMMON, is_damage, is_of_partition
 from eventlog.kafka.reading.positions import offset_for, spec_for
 from eventlog.kafka.reading.runs import index_of, offset_of
@@ -77,13 +78,10 @@ class Readers:
         self._closed = False
 
     @contextlib.contextmanager
-    def lend(self) -> Iterator[Consumer]:
-        """One that reads nothing; it is kept, unless the block raises."""
+    def lend(self, topic: str) -> Iterator[Consumer]:
+        """One that reads nothing, to read of a topic; it is kept, unless the block raises."""
         self._cluster.check_process()
-        with self._mutex:
-            consumer = self._idle.pop() if self._idle else None
-        if consumer is None:
-            consumer = self._cluster.consumer(**_CONFIG)
+        consumer = self._idle_one(topic) or self._cluster.consumer(**_CONFIG)
         try:
             yield consumer
         except BaseException:
@@ -94,6 +92,17 @@ class Readers:
                 self._idle.append(consumer)
                 return
         consumer.close()
+
+    def _idle_one(self, topic: str) -> Consumer | None:
+        """One that is connected; those that are not are closed: a new one connects as soon."""
+        while True:
+            with self._mutex:
+                if not self._idle:
+                    return None
+                consumer = self._idle.pop()
+            if has_broker(consumer, topic):
+                return consumer
+            consumer.close()
 
     def close(self) -> None:
         """Close those that nobody uses; the others are closed when they come back."""
@@ -138,7 +147,7 @@ def read(  # noqa: PLR0917 - `Topic.read`'s, and the topic
 
 def _fetched(topic: KafkaTopic, wanted: _Range, deadline: Deadline) -> list[Message]:
     """The messages of a range, and perhaps some behind it."""
-    with topic.log.fetchers.readers.lend() as consumer:
+    with topic.log.fetchers.readers.lend(wanted.topic) as consumer:
         place = Spot(wanted.topic, wanted.partition, wanted.start)
         consumer.incremental_assign([place])
         with contextlib.suppress(KafkaException):  # see `eventlog.kafka.reading.fetcher`

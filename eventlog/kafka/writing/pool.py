@@ -21,6 +21,9 @@ _MOST: Final = 16
 _KEPT_SECONDS: Final = 300.0
 """None is kept for longer without being used: its connections may be, or its id at the brokers."""
 
+_SURE_SECONDS: Final = 1.0
+"""Who was used a shorter time ago is not looked at: that costs the broker a request."""
+
 
 class Pool(Generic[S]):
     """Senders of one kind. Thread-safe.
@@ -36,20 +39,31 @@ class Pool(Generic[S]):
         self._closed = False
 
     def take(self, deadline: Deadline) -> S:
-        """The one that was used last, or a new one."""
+        """The one that was used last and has a broker, or a new one."""
+        old: list[S] = []
         with self._mutex:
-            old = self._too_old()
-            found = self._idle.pop()[1] if self._idle else None
+            found, surely_before = None, time.monotonic() - _SURE_SECONDS
+            while found is None and self._idle:
+                used, sender = self._idle.pop()
+                if used > surely_before or sender.has_broker:
+                    found = sender
+                else:
+                    old.append(sender)
+            old += self._too_old()
         del old  # let go of without the mutex
         return self._make(deadline) if found is None else found
 
     def give_back(self, sender: S) -> None:
-        """It is not used any more. One that cannot be used again is let go of."""
-        if not sender.usable:
-            return
+        """It is not used any more. One that cannot be used again is let go of.
+
+        And so are those that were idle meanwhile: if it had lost its brokers so may they have, and
+        the next caller would find that out only when its time is up.
+        """
         old: list[S] = []
         with self._mutex:
-            if not self._closed:
+            if not sender.usable:
+                old = self._all()
+            elif not self._closed:
                 self._idle.append((time.monotonic(), sender))
                 old = self._too_old()
                 if len(self._idle) > _MOST:
@@ -68,6 +82,11 @@ class Pool(Generic[S]):
         """Keep none from now on."""
         with self._mutex:
             self._closed = True
-            idle = list(self._idle)
-            self._idle.clear()
+            idle = self._all()
         del idle
+
+    def _all(self) -> list[S]:
+        """Take out all."""
+        idle = [sender for _, sender in self._idle]
+        self._idle.clear()
+        return idle

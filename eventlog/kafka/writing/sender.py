@@ -44,6 +44,7 @@ from confluent_kafka import (
 from eventlog.kafka.clients import Producer
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
+from eventlog.kafka.forgotten import has_broker
 from eventlog.kafka.location import Settings
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import SET_EVENTS, Run, Shipment
@@ -63,9 +64,6 @@ _SENDING: Final[Mapping[str, Any]] = {
     "queue_buffering_max_messages": 10_000_000,
     "queue_buffering_max_kbytes": 2**21,
     "topic_metadata_propagation_max_ms": 5000,
-    # When all brokers were away librdkafka would forget them, but not who coordinated a group: what
-    # is sent to that broker never goes out (its issue 5511).
-    "metadata_recovery_strategy": "none",
 }
 """How a sender is made: sets are cut by whoever sends, and waiting is limited by whoever waits."""
 
@@ -180,6 +178,12 @@ class Sender:
         self.producer: Final = producer
         self._known: Final[dict[str, int]] = {}
         self.usable = True
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether it is connected, as far as can be told without waiting."""
+        name = next(iter(self._known), None)
+        return name is None or has_broker(self.producer, name)
 
     def send(self, shipments: Sequence[Shipment], errand: Errand) -> None:
         """Send all, and wait until all of it is stored; then the shipments know where.
@@ -341,10 +345,12 @@ def _is_final(error: KafkaError) -> bool:
 
 
 def _is_surely_not(mark: _Mark) -> bool:
-    """Whether nothing of a set is stored: it was not sent, or a broker has said no."""
+    """Whether nothing of a set is stored: a broker has said no.
+
+    What was taken back out of the queue may have been sent: when a connection breaks before the
+    answer, librdkafka queues it again.
+    """
     assert mark.error is not None
-    if mark.error.code() == KafkaError._PURGE_QUEUE:  # noqa: SLF001 - its name
-        return True
     return kind_of(mark.error) not in (Kind.NO_ANSWER, Kind.OTHER)
 
 

@@ -33,6 +33,11 @@ _MOST_PREPARED: Final = 64
 """Beyond that those used longest ago are let go of, unless they are held or in use; their owners
 have them made again."""
 
+_STEADFAST: Final = {"metadata_recovery_strategy": "none"}
+"""When librdkafka has forgotten its brokers it remembers who coordinated a group: what is sent to
+that broker never goes out (its issue 5511), and as long it begins with no other. So one that has
+lost its brokers fails with its transaction, and another takes its place."""
+
 _MOST_GROUPS: Final = 1000
 _LEAST_TIMEOUT: Final = 10.0
 _MOST_TIMEOUT: Final = 900.0  # brokers take no longer one, unless they are told to
@@ -243,6 +248,7 @@ class TransactionalProducers:
                     "transaction_timeout_ms": int(timeout * 1000),
                     "message_timeout_ms": int(timeout * 1000),
                     "linger_ms": int(timeout * 1000) - 1000,
+                    **_STEADFAST,
                 }
             )
         )
