@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 
 import eventlog
 from eventlog import LATEST, Event, EventLog, EventLogError, Topic
+from eventlog.kafka.writing.errand import Errand
+from eventlog.kafka.writing.sender import Sender
+from eventlog.kafka.writing.shipment import Shipment
 from tests.kafka.reading import made
 from tests.kafka.rights import Rights
 from tests.servers.kafka import GUEST, Kafka
@@ -87,6 +91,27 @@ def test_who_may_only_read_needs_no_right_to_any_group(
         "deleting topic": lambda: guest.delete_topic(topic.name),
     }
     assert_refused(changes, "Topic authorization failed")
+
+
+def test_who_may_not_append_is_told_so_however_soon_the_broker_has_said_no(
+    kafka_log: EventLog, rights: Rights, guest: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before there was anything to send: librdkafka then takes nothing more."""
+    own = made(kafka_log)
+    rights.on_topic(own.name)
+    topic = seen(guest, own.name)
+    learn = Sender._learn
+
+    def learn_slowly(sender: Sender, shipments: Sequence[Shipment], errand: Errand) -> None:
+        learn(sender, shipments, errand)
+        deadline = time.monotonic() + PATIENCE
+        while sender._end is None:
+            assert time.monotonic() < deadline
+            sender.poll()
+
+    monkeypatch.setattr(Sender, "_learn", learn_slowly)
+    with pytest.raises(EventLogError, match=f"granted: Write on topic {own.name!r}"):
+        topic.append(b"")
 
 
 def test_who_may_only_see_a_topic_is_told_that_reading_is_not_allowed(

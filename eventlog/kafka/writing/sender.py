@@ -177,6 +177,7 @@ class Sender:
     def __init__(self, producer: Producer) -> None:
         self.producer: Final = producer
         self._known: Final[dict[str, int]] = {}
+        self._end: KafkaError | None = None
         self.usable = True
 
     @property
@@ -250,7 +251,8 @@ class Sender:
                     raise NotSentError(full, maybe=True, shipment=some) from None
                 except KafkaException as error:
                     maybe = number > 0 or len(marks) > 1
-                    raise NotSentError(error_of(error), maybe=maybe, shipment=some) from None
+                    why = self._why(error_of(error))
+                    raise NotSentError(why, maybe=maybe, shipment=some) from None
         failure = self._flush(errand)
         if failure is not None:
             self.purge()
@@ -308,8 +310,20 @@ class Sender:
 
     def poll(self) -> None:
         """Hear what librdkafka complains of."""
-        with contextlib.suppress(KafkaException, SystemError):
+        try:
             self.producer.poll(0)
+        except KafkaException as error:
+            if error_of(error).fatal():
+                self._end = error_of(error)
+        except SystemError:
+            pass
+
+    def _why(self, error: KafkaError) -> KafkaError:
+        """What has ended the producer, if an error says no more than that something has."""
+        if error.code() != KafkaError._FATAL:  # noqa: SLF001 - its name
+            return error
+        self.poll()
+        return self._end or error
 
     def purge(self) -> None:
         """Take back what is queued; what is under way may arrive."""
