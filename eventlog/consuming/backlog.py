@@ -139,6 +139,10 @@ class Backlog:
             self.failure = found.failure
         return bool(self.runs) or self.failure is not None or before != (self.offset, self.end)
 
+    def leave_out(self) -> None:
+        """A look had no room for it: what it has is not known, and not late either."""
+        self._is_late = False
+
     def _wanted_of(self, found: Found) -> Iterator[Run]:
         """The runs before the end, which a run may show."""
         for run in found.runs:

@@ -183,6 +183,7 @@ class Reader:
             if found is not None and backlog.still_wants(wanted):
                 changed |= backlog.take_in(found, self._looks, now_us, self.lost)
             else:
+                backlog.leave_out()
                 changed = True
         self.has_caught_up = any(backlog.has_caught_up for backlog in self._all())
         return changed or any(backlog.runs for backlog in self._all())

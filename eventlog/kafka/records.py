@@ -242,7 +242,8 @@ def _stretches(messages: Sequence[Message]) -> list[_Stretch] | None:
     """Messages by time; None where that is not soon seen.
 
     To ask each for its time would take twice as long as to make events of them. But times that a
-    broker has set do not decrease, and those of one batch are the same.
+    broker has set do not decrease, and those of one batch are the same. (Where a broker's clock was
+    set back neighbours may be given each other's.)
     """
     kind, latest = messages[-1].timestamp()
     if kind != TIMESTAMP_LOG_APPEND_TIME:

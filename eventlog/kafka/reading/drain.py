@@ -59,6 +59,7 @@ class Drain:
         turn: who has it may call the consumer, and everything here but `is_free`.
         consumer: which one.
         read: the lanes that librdkafka was told to read for, by partition.
+        holder: the thread of a reader that has the turn.
         in_hand: whether messages were taken that are in no lane.
         is_over: whether the consumer was closed.
     """
@@ -69,6 +70,7 @@ class Drain:
         self.turn: Final = threading.Lock()
         self.consumer: Consumer
         self.read: Final[dict[int, Lane]] = {}
+        self.holder: int | None = None
         self.in_hand = False
         self.is_over = False
         self._cluster = cluster
@@ -197,6 +199,6 @@ class Drain:
         with self._mutex:
             lane = self._lane(number)
             if lane is not None:
-                del self._wanted[number]
                 lane.error = error
+                del self._wanted[number]
                 lane.news.tell()

@@ -273,8 +273,8 @@ class Fetch:
                 if not (request.each or least or left > 0):
                     break
                 lane = self._lanes[wanted.partition]
-                if not self._reader.is_current(lane):
-                    break
+                if not (self._reader.is_current(lane) and lane.holds(wanted.offset)):
+                    break  # another look of this reader has gone on
                 lane.room = max(lane.room, request.share)
                 if lane.next <= wanted.offset and not (lane.end_seen or self._ends):
                     continue  # nothing is known of it

@@ -115,10 +115,20 @@ class Fetcher:
         if not (is_read and drain.is_free) or self._is_too_much(self.lanes.values()):
             return False
         with drain.turn:
-            if drain.in_hand or drain.is_over or not drain.take(timeout):
-                return False
+            drain.holder = threading.get_ident()
+            try:
+                if drain.in_hand or drain.is_over or not drain.take(timeout):
+                    return False
+            finally:
+                drain.holder = None
         self._taken_at = time.monotonic()
         return True
+
+    @property
+    def is_held_here(self) -> bool:
+        """Whether it cannot go on before the thread that asks does, or is that thread."""
+        here = threading.get_ident()
+        return here in (self._drain.holder, self.thread.ident)
 
     def _run(self) -> None:
         try:
@@ -149,6 +159,7 @@ class Fetcher:
             wanted = dict(self.lanes)
         with self._drain.turn:
             self._follow(wanted)
+            self._resume_free(wanted.values())
             pause = self._pause_before_polling(wanted.values())
             if not pause:
                 self._wait_for_messages(wanted.values())
@@ -186,7 +197,10 @@ class Fetcher:
             self._resume([read[number] for number in left if read[number].paused])
             consumer.incremental_unassign([Spot(self._name, number) for number in left])
             for number in left:
-                del read[number]
+                lane = read.pop(number)
+                if lost:  # who waits for what was put may not have been told
+                    with self._mutex:
+                        lane.news.tell()
         self._drain.in_hand = False
         added = [lane for number, lane in wanted.items() if number not in read]
         if added:
@@ -198,14 +212,17 @@ class Fetcher:
             self._kick(added[0].partition)
 
     def _pause(self, lanes: Collection[Lane]) -> None:
-        """Pause lanes that hold too much, and go on with those that have room again."""
+        """Pause lanes that hold too much."""
         is_too_much = self._is_too_much(lanes)
         full = [lane for lane in lanes if is_too_much and lane.is_full and not lane.paused]
-        free = [lane for lane in lanes if lane.paused and lane.size <= lane.room // 2]
         if full:
             self._drain.consumer.pause([Spot(self._name, lane.partition) for lane in full])
             for lane in full:
                 lane.paused = True
+
+    def _resume_free(self, lanes: Collection[Lane]) -> None:
+        """Go on with those that have room again."""
+        free = [lane for lane in lanes if lane.paused and lane.size <= lane.room // 2]
         if free:
             self._resume(free)
             self._kick(free[0].partition)
@@ -274,19 +291,28 @@ class Fetcher:
             old = self._drain.consumer
             if not self._watch.is_lost(old, self._name):
                 return
+            self._drain.consumer = self._owner.cluster.consumer(**_FOLLOWING)
+            self._watch = Watch()
             for lane in self._drain.read.values():
                 lane.paused = False
             self._drain.read.clear()  # so all are read anew
-            self._drain.consumer = self._owner.cluster.consumer(**_FOLLOWING)
-            self._watch = Watch()
+            with self._mutex:
+                wanted = dict(self.lanes)
+            self._follow(wanted)
         old.close()
 
 
 def _is_enough(lanes: Iterable[Lane]) -> bool:
-    """Whether every reader has plenty to take."""
+    """Whether every reader has plenty to take, of every lane.
+
+    Of one that is empty something may be waiting behind others' in librdkafka's queue: only
+    polling tells.
+    """
     waiting: dict[News, int] = {}
     room: dict[News, int] = {}
     for lane in lanes:
+        if not lane.size:
+            return False
         waiting[lane.news] = waiting.get(lane.news, 0) + lane.size
         room[lane.news] = room.get(lane.news, 0) + lane.room
     return all(size > min(room[news], _ENOUGH_BYTES) for news, size in waiting.items())

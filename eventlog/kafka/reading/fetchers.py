@@ -59,8 +59,8 @@ class TopicFetchers:
         if free is None:
             self.cluster.check_process()
             free = Fetcher(self)
+            free.thread.start()  # whatever interrupts this: none is without a thread
             self._fetchers.append(free)
-            free.thread.start()
         return free
 
     def release(self, lane: Lane) -> None:
@@ -106,12 +106,15 @@ class TopicFetchers:
     def close(self, timeout: float) -> None:
         """End all, as far as that can be done in so many seconds."""
         self.is_closed = True
-        threads = [fetcher.thread for fetcher in tuple(self._fetchers)]
+        fetchers = tuple(self._fetchers)
         self.ring()
         end = time.monotonic() + timeout
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, end - time.monotonic()))
+        # In a signal handler they may be waiting for this very thread: they end when it goes on.
+        if self.mutex._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - has no other name
+            return
+        for fetcher in fetchers:
+            if not fetcher.is_held_here:
+                fetcher.thread.join(max(0.0, end - time.monotonic()))
 
 
 class Fetchers:

@@ -6,15 +6,17 @@ Invariants:
    read elsewhere another lane is made.
 2. What was taken stays until something behind it is asked for: a look may be given up halfway, and
    then the same is asked for again.
-3. A signal handler may end anything here anywhere: what has come is added in one step, `next` with
+3. `size` and `next` may be read by any thread. All else is used under the fetchers' mutex.
+4. A signal handler may end anything here anywhere: what has come is added in one step, `next` with
    it, and let go only once what follows it is asked for.
 
-Nothing here waits, or knows of threads: whoever uses a lane holds its fetchers' mutex.
+Nothing here waits.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from eventlog.consuming.source import Wanted
@@ -78,7 +80,7 @@ class Lane:
         self._begin = offset
         self._behind = offset  # the offset behind all that has come, but for the pieces
         self._taken = offset  # the offset behind what was taken
-        self._pieces: deque[Piece] = deque()  # from `_begin` on
+        self._pieces: list[Piece] = []  # from `_begin` on; others may iterate it meanwhile
 
     def __repr__(self) -> str:
         return f"<Lane of partition {self.partition} from {self._begin} to {self.next}>"
@@ -114,7 +116,10 @@ class Lane:
     @property
     def next(self) -> int:
         """The offset behind all that has come: events, or the end of the partition."""
-        return max(self._behind, self._pieces[-1].stop) if self._pieces else self._behind
+        try:
+            return max(self._behind, self._pieces[-1].stop)
+        except IndexError:  # there is none, or none any more
+            return self._behind
 
     @property
     def is_empty(self) -> bool:
@@ -173,8 +178,10 @@ class Lane:
         """All before `offset` is finished."""
         self._behind = self.next
         self._begin = offset
-        while self._pieces and self._pieces[0].stop <= offset:
-            self._pieces.popleft()
+        del self._pieces[: bisect_right(self._pieces, offset, key=_stop)]
+
+
+_stop: Final = attrgetter("stop")
 
 
 def _size_of(piece: Piece) -> int:

@@ -62,7 +62,7 @@ class Pool(Generic[S]):
         old: list[S] = []
         with self._mutex:
             if not sender.usable:
-                old = self._all()
+                old = [] if sender.has_broker else self._all()
             elif not self._closed:
                 self._idle.append((time.monotonic(), sender))
                 old = self._too_old()
