@@ -136,8 +136,10 @@ class Child:
 
     def _read_more(self, deadline: float) -> bool:
         assert self._process.stdout is not None
-        ready = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
-        piece = os.read(self._process.stdout.fileno(), 1 << 16) if ready[0] else b""
+        waiting = select.poll()  # select() knows no descriptor beyond 1023
+        waiting.register(self._process.stdout, select.POLLIN)
+        ready = waiting.poll(max(deadline - time.monotonic(), 0) * 1000)
+        piece = os.read(self._process.stdout.fileno(), 1 << 16) if ready else b""
         self._unread += piece
         return bool(piece)
 

@@ -56,9 +56,13 @@ class Writer:
             self._transactional.init_transactions(PATIENCE)
             self._ready = True
         self._transactional.begin_transaction()
+        errors: list[object] = []
         for body in bodies:
-            self._transactional.produce(self._topic, body, partition=0)
-        assert self._transactional.flush(PATIENCE) == 0
+            self._transactional.produce(
+                self._topic, body, partition=0, on_delivery=lambda error, _: errors.append(error)
+            )
+        until(lambda: not self._transactional.flush(0.1) and len(errors) == len(bodies))
+        assert not any(errors), errors
         yield
         if commit:
             self._transactional.commit_transaction(PATIENCE)

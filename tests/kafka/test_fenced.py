@@ -243,24 +243,28 @@ def test_a_client_is_lost_when_others_found_a_broker_long_ago(
 
 
 class Idle(Sender):
-    """One that has nothing."""
+    """One that has nothing but, perhaps, a broker."""
 
     def __init__(self) -> None:
         self.usable = True
+        self.is_lost = False
 
     @property
     def has_broker(self) -> bool:
-        return True
+        return not self.is_lost
 
 
-def test_with_a_sender_that_failed_the_idle_ones_are_let_go_of() -> None:
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_with_a_sender_that_has_lost_its_broker_the_idle_ones_are_let_go_of(is_lost: bool) -> None:
+    """Not with one that failed for another reason."""
     pool = Pool(lambda _: Idle())
     senders = [pool.take(Deadline(1)) for _ in range(3)]
     for sender in senders[:2]:
         pool.give_back(sender)
     senders[2].usable = False
+    senders[2].is_lost = is_lost
     pool.give_back(senders[2])
-    assert pool.take(Deadline(1)) not in senders
+    assert (pool.take(Deadline(1)) in senders) is not is_lost
 
 
 def test_another_client_reads_on(
