@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from eventlog.kafka.clients import Consumer, Producer
 from eventlog.kafka.failures import error_of
 
-__all__ = ["Watch", "has_broker"]
+__all__ = ["BrokerWatch", "has_broker"]
 
 _LOST_SECONDS: Final = 5.0
 """How long a client is given at least to find a broker again when others have: it tries once a
@@ -36,7 +36,7 @@ def has_broker(client: Consumer | Producer, topic: str) -> bool:
     return True
 
 
-class Watch:
+class BrokerWatch:
     """Whether one client has forgotten its brokers. Not thread-safe."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from eventlog.kafka.clients import Clients
 from eventlog.kafka.cluster import LATEST
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.engine import KafkaLog
-from eventlog.kafka.forgotten import Watch
+from eventlog.kafka.forgotten import BrokerWatch
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.pool import Pool
 from eventlog.kafka.writing.sender import Sender
@@ -231,7 +231,7 @@ def test_a_client_that_has_a_broker_is_used_again(lost: KafkaLog) -> None:
 def test_a_client_is_lost_when_others_found_a_broker_long_ago(
     lost: KafkaLog, fencing: Fencing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic, watch = made(lost), Watch()
+    topic, watch = made(lost), BrokerWatch()
     consumer = lost.cluster.consumer(group_id="any")
     consumer.list_topics(topic.name, timeout=PATIENCE)
     assert not watch.is_lost(consumer, topic.name)

@@ -52,6 +52,7 @@ class Drain:
     """See the module.
 
     Args:
+        consumer: the first one; another may take its place.
         topic: its name.
         wanted: the lanes that are to be read, by partition, under the mutex.
 
@@ -65,10 +66,15 @@ class Drain:
     """
 
     def __init__(
-        self, cluster: Cluster, topic: str, wanted: dict[int, Lane], mutex: threading.RLock
+        self,
+        cluster: Cluster,
+        consumer: Consumer,
+        topic: str,
+        wanted: dict[int, Lane],
+        mutex: threading.RLock,
     ) -> None:
         self.turn: Final = threading.Lock()
-        self.consumer: Consumer
+        self.consumer = consumer
         self.read: Final[dict[int, Lane]] = {}
         self.holder: int | None = None
         self.in_hand = False

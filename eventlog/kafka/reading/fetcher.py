@@ -33,7 +33,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as Spot
 
 from eventlog.errors import EventLogError, LogBusyError
-from eventlog.kafka.forgotten import Watch
+from eventlog.kafka.forgotten import BrokerWatch
 from eventlog.kafka.reading.config import COMMON
 from eventlog.kafka.reading.drain import Drain
 from eventlog.kafka.reading.lane import Lane
@@ -90,10 +90,10 @@ class Fetcher:
         self._mutex = owner.mutex
         self._name = owner.topic.name
         self._bell = Bell()
-        self._drain = Drain(owner.cluster, self._name, self.lanes, owner.mutex)
-        self._drain.consumer = owner.cluster.consumer(**_FOLLOWING)
+        consumer = owner.cluster.consumer(**_FOLLOWING)
+        self._drain = Drain(owner.cluster, consumer, self._name, self.lanes, owner.mutex)
         self._unheard: deque[Lane] = deque()
-        self._watch = Watch()
+        self._watch = BrokerWatch()
         self._taken_at = -_STAND_BACK_SECONDS
         self._idle_since = time.monotonic()
         self._next_check = time.monotonic() + _CHECK_SECONDS
@@ -292,7 +292,7 @@ class Fetcher:
             if not self._watch.is_lost(old, self._name):
                 return
             self._drain.consumer = self._owner.cluster.consumer(**_FOLLOWING)
-            self._watch = Watch()
+            self._watch = BrokerWatch()
             for lane in self._drain.read.values():
                 lane.paused = False
             self._drain.read.clear()  # so all are read anew

@@ -66,10 +66,10 @@ class TopicFetchers:
     def release(self, lane: Lane) -> None:
         """Nobody reads that lane any more."""
         with self.mutex:
-            for fetcher in self._fetchers:
-                if fetcher.lanes.get(lane.partition) is lane:
-                    del fetcher.lanes[lane.partition]
-                    fetcher.ring()
+            fetcher = self._fetcher_of(lane)
+            if fetcher is not None:
+                del fetcher.lanes[lane.partition]
+                fetcher.ring()
 
     def remove(self, fetcher: Fetcher) -> None:
         """It has ended."""
@@ -83,14 +83,20 @@ class TopicFetchers:
         Not for more fetchers than one: their own threads take what comes for the others.
         """
         for lane in lanes:
-            for fetcher in tuple(self._fetchers):
-                if fetcher.lanes.get(lane.partition) is lane:
-                    return fetcher.take(lane, timeout)
+            fetcher = self._fetcher_of(lane)
+            if fetcher is not None:
+                return fetcher.take(lane, timeout)
         return False
 
     def is_read(self, lane: Lane) -> bool:
         """Whether a fetcher reads for this lane."""
-        return any(one.lanes.get(lane.partition) is lane for one in self._fetchers)
+        return self._fetcher_of(lane) is not None
+
+    def _fetcher_of(self, lane: Lane) -> Fetcher | None:
+        for fetcher in tuple(self._fetchers):
+            if fetcher.lanes.get(lane.partition) is lane:
+                return fetcher
+        return None
 
     def ring(self) -> None:
         """Something has changed for the fetchers. Takes no lock."""
