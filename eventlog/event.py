@@ -7,7 +7,7 @@ to scalars, to flat mappings and to its origin, so it can be part of no cycle).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -282,34 +282,50 @@ def checked_key(key: object) -> Key:
 
 def checked_properties(properties: object) -> Mapping[str, PropertyValue]:
     """An immutable copy of `properties`, checked; see `Event`."""
-    copy, _ = sized_properties(properties)
-    return MappingProxyType(copy) if copy else NO_PROPERTIES
+    copy = copied_properties(properties)
+    if not copy:
+        return NO_PROPERTIES
+    pack_properties(copy)
+    return MappingProxyType(copy)
 
 
-def sized_properties(properties: object) -> tuple[dict[str, PropertyValue], int]:
-    """A copy of `properties`, checked as for an `Event`, and its size in bytes as stored."""
-    if properties is None:
-        return {}, 0
-    if type(properties) is not dict and not isinstance(properties, Mapping):
-        raise TypeError(f"properties is a mapping, not {type(properties).__name__}")
-    if not properties:
-        return {}, 0
-    copy = dict(properties)
-    for name, value in copy.items():
+def copied_properties(properties: object) -> dict[str, PropertyValue]:
+    """A copy, whose names and values are not checked yet.
+
+    Raises:
+        TypeError: it is no mapping.
+    """
+    if type(properties) is not dict:
+        if properties is None:
+            return {}
+        if not isinstance(properties, Mapping):
+            raise TypeError(f"properties is a mapping, not {type(properties).__name__}")
+    return dict(properties)
+
+
+def pack_properties(properties: dict[str, PropertyValue]) -> bytes:
+    """Properties that nobody else changes, checked as for an `Event`, as they are stored."""
+    for name, value in properties.items():
         if type(name) is not str or len(name) > _SHORT_NAME or type(value) not in _SOUND_TYPES:
             _check_property(name, value)
     try:
-        size = len(_encode(copy))
+        packed = _encode(properties)
     except (ValueError, OverflowError):  # something of a sound type that is not sound
-        for name, value in copy.items():
+        for name, value in properties.items():
             _check_property(name, value)
         raise
-    if size > MAX_PROPERTIES_BYTES:
+    if len(packed) > MAX_PROPERTIES_BYTES:
         raise EventTooLargeError(
-            f"properties have at most {MAX_PROPERTIES_BYTES} bytes as stored, these {size}: "
-            f"{', '.join(copy)[:80]}"
+            f"properties have at most {MAX_PROPERTIES_BYTES} bytes as stored, these "
+            f"{len(packed)}: {', '.join(properties)[:80]}"
         )
-    return copy, size
+    return packed
+
+
+unpack_properties: Final[Callable[[bytes], dict[str, PropertyValue]]] = msgspec.msgpack.Decoder(
+    dict[str, Any]
+).decode
+"""What `pack_properties` has packed."""
 
 
 def _check_property(name: object, value: object) -> None:

@@ -32,16 +32,23 @@ from eventlog.errors import (
     EventTooLargeError,
     UnsupportedOperationError,
 )
-from eventlog.event import Key, PropertyValue, sized_properties
+from eventlog.event import (
+    Key,
+    PropertyValue,
+    body_bytes,
+    checked_key,
+    copied_properties,
+    pack_properties,
+)
 from eventlog.log import Body, Duration
 from eventlog.producing import endings
 from eventlog.producing.delivery import (
     EVENT_BYTES,
+    PLACES,
     Accepted,
     Batch,
     Delivery,
     Parcel,
-    WithProperties,
     again,
 )
 from eventlog.producing.outlet import Outlet
@@ -155,26 +162,34 @@ class Producer(ParcelStorer):
             number = None
         if number is not None and type(body) is bytes and partition is None and sequence is None:
             size = len(body) + EVENT_BYTES
-            row: Any = key
-            if properties is not None:
-                own, more = sized_properties(properties)
-                if own:
-                    row, size = WithProperties(key, own), size + more
+            packed = None
+            if properties is not None and (own := copied_properties(properties)):
+                packed = pack_properties(own)
+                size += len(packed)
             parcel = self._open
             left = parcel.left - size
             if left >= 0:
                 batch = parcel.batches[number]
                 if batch is not None:
                     rows = batch.rows  # before room is taken: those of a later look are others
-                    if row is not key:
-                        batch.has_properties = True
                     parcel.left = left
-                    rows += body, row
+                    rows += body, key, packed
                     end = len(rows)
                     if not parcel.taken or self._in_time(batch, rows, end):
                         return Delivery(batch, end)
-        event = Accepted.checked(body, key, properties)
+        event = self._checked(body, key, properties)
         return self._send(event, partition, sequence, timeout)
+
+    def _checked(
+        self, body: Body, key: Key | None, properties: Mapping[str, PropertyValue] | None
+    ) -> Accepted:
+        """What a caller handed in; see `Event`."""
+        body = body if type(body) is bytes else body_bytes(body)
+        key = None if key is None else checked_key(key)
+        own = copied_properties(properties)
+        packed = pack_properties(own) if own else None
+        size = len(body) + EVENT_BYTES + (0 if packed is None else len(packed))
+        return Accepted(body, key, packed, size)
 
     def _in_time(self, batch: Batch, rows: list[Any], end: int) -> bool:
         """Whether a row belongs to its parcel, which was taken about when the row was added."""
@@ -276,7 +291,7 @@ class Producer(ParcelStorer):
         if number is None:
             number = self._turn_of(parcel)
         batch = parcel.duplicate(number) if is_repeated else parcel.batch(number)
-        row = batch.row(event)
+        row = event.body, event.key, event.packed
         # Without a call in between: the event is there with its sequence, or neither is.
         batch.rows += row
         if sequence is not None and not is_repeated:
@@ -286,7 +301,7 @@ class Producer(ParcelStorer):
             if sequence == self._broken_at:
                 self._broken_at = None
         end = len(batch.rows)
-        if end >= 2 * self._max_events:
+        if end >= PLACES * self._max_events:
             self._seal()
         return Delivery(batch, end)
 
@@ -299,7 +314,7 @@ class Producer(ParcelStorer):
         assert self._identity is not None
         parcel = Parcel(0, 0, 0.0)
         batch = parcel.duplicate(number)
-        batch.rows += batch.row(event)
+        batch.rows += event.body, event.key, event.packed
         batch.enqueued_at = self._identity.stored_at
         parcel.take()
         parcel.completion.complete(None)

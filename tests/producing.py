@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from eventlog import BufferFullError, PartitionNotFoundError, ProducerFencedError, Topic
-from eventlog.event import Key, PropertyValue
+from eventlog.event import Key, PropertyValue, unpack_properties
 from eventlog.producer import Producer
 from eventlog.producing.delivery import Batch, Delivery
 from eventlog.producing.outlet import Identity, Outlet, Stored
@@ -102,10 +102,14 @@ class MemoryOutlet(Outlet):
         return [self._keep(batch) for batch in batches]
 
     def _keep(self, batch: Batch) -> Stored:
-        bodies, keys, properties = batch.columns()
+        bodies, keys, packed = batch.columns()
+        properties = [
+            None if own is None else unpack_properties(own)
+            for own in packed or [None] * len(bodies)
+        ]
         there = self.rows[batch.partition]
         offset = len(there)
-        there += map(Row, bodies, keys, properties or [None] * len(bodies))
+        there += map(Row, bodies, keys, properties)
         return Stored(offset, NOW)
 
     @property

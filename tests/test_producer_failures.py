@@ -23,7 +23,7 @@ from eventlog import (
     TopicNotFoundError,
 )
 from eventlog.producer import Producer
-from eventlog.producing.delivery import Delivery
+from eventlog.producing.delivery import PLACES, Delivery
 from tests.embedded import test_full
 from tests.producing import (
     NEVER,
@@ -206,7 +206,7 @@ def test_failures_that_nobody_asks_for_take_a_bounded_amount_of_memory(
         delivery = producer.send(bytes(2**20))
         while not delivery.done:
             time.sleep(0)
-    kept = sum(len(body) for b in producer._failures._batches for body in b.rows[::2])
+    kept = sum(len(body) for b in producer._failures._batches for body in b.rows[::PLACES])
     assert kept <= 17 * 2**20
     with pytest.raises(DeliveryError, match="60 events") as caught:
         producer.close()

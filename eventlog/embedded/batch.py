@@ -105,9 +105,11 @@ class BatchDamagedError(ValueError):
 
 
 Rows: TypeAlias = tuple[
-    list[bytes], Sequence[str | bytes | None] | None, Sequence[dict[str, Any] | None] | None
+    list[bytes],
+    Sequence[str | bytes | None] | None,
+    Sequence[dict[str, Any] | msgspec.Raw | None] | None,
 ]
-"""Bodies, keys and properties of the same events."""
+"""Bodies, keys and properties of the same events; what is ``Raw`` is MessagePack already."""
 
 
 class EncodedBatch(msgspec.Struct, frozen=True):
@@ -255,7 +257,7 @@ def merged(batches: list[EncodedBatch]) -> list[EncodedBatch]:
 def _one(batches: list[EncodedBatch]) -> list[EncodedBatch]:
     bodies: list[bytes] = []
     keys: list[str | bytes | None] = []
-    properties: list[dict[str, Any] | None] = []
+    properties: list[dict[str, Any] | msgspec.Raw | None] = []
     for batch in batches:
         assert batch.rows is not None
         some_bodies, some_keys, some_properties = batch.rows

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from eventlog.appending import Columns, sized
 from eventlog.embedded import producers
@@ -14,7 +16,7 @@ from eventlog.engine.outlet import EngineOutlet
 from eventlog.event import checked_key
 from eventlog.positions import instant
 from eventlog.producing.delivery import Batch
-from eventlog.producing.lots import by_partition
+from eventlog.producing.lots import Lot, by_partition
 from eventlog.producing.outlet import Identity, Stored
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class EmbeddedOutlet(EngineOutlet):
     def store(
         self, batches: Sequence[Batch], identity: Identity | None, last_sequence: int | None
     ) -> list[Stored]:
-        columns = [(number, sized(*lot)) for number, lot in by_partition(batches).items()]
+        columns = [(number, _columns(lot)) for number, lot in by_partition(batches).items()]
 
         def prepare(state: TopicState) -> list[Part]:
             try:
@@ -65,6 +67,15 @@ class EmbeddedOutlet(EngineOutlet):
         return _places(
             batches, {number: place for (number, _), place in zip(columns, stored, strict=True)}
         )
+
+
+def _columns(lot: Lot) -> Columns:
+    columns = sized(lot.bodies, lot.keys, None)
+    if lot.packed is None:
+        return columns
+    size = columns.size + sum(map(len, filter(None, lot.packed)))
+    properties: list[Any] = [own and msgspec.Raw(own) for own in lot.packed]
+    return columns._replace(properties=properties, size=size)
 
 
 def _with_plain_keys(columns: Columns) -> Columns:

@@ -30,6 +30,7 @@ from eventlog.errors import EventLogError, LogBusyError
 from eventlog.event import StoredEvent
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import rounded
+from eventlog.kafka.records import all_headers
 from eventlog.kafka.stamping import Stamping
 from eventlog.kafka.topic_record import TopicRecord
 from eventlog.kafka.writing.errand import Errand
@@ -169,7 +170,7 @@ def _shipment(
         partition,
         list(map(_body_of, events)),
         None if keys.count(None) == len(keys) else keys,
-        properties if any(properties) else None,
+        all_headers(properties) if any(properties) else None,
         times=times,
     )
 

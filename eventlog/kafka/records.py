@@ -25,12 +25,13 @@ What this module deliberately does not do: compare sizes with limits, or place e
 from __future__ import annotations
 
 import contextlib
+import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice, repeat
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
@@ -43,6 +44,7 @@ from eventlog.event import (
     Origin,
     PropertyValue,
     StoredEvent,
+    unpack_properties,
 )
 from eventlog.kafka.origin import OwnOrigin, instant_ms
 from eventlog.kafka.properties import KEY_HEADER, TYPES_HEADER, HeaderProperties, ReadHeaders, pack
@@ -54,10 +56,12 @@ __all__ = [
     "TYPES_HEADER",
     "Decoded",
     "Headers",
+    "all_headers",
+    "all_headers_packed",
     "decoded",
     "from_messages",
     "to_headers",
-    "to_message",
+    "to_key",
 ]
 
 Headers: TypeAlias = dict[str, bytes | str | None]
@@ -76,26 +80,79 @@ _encode: Final = msgspec.json.Encoder().encode
 # --- to messages ----------------------------------------------------------------------------------
 
 
-def to_message(
-    body: bytes, key: Key | None, properties: Mapping[str, PropertyValue] | None
-) -> tuple[bytes, bytes | None, Headers | None]:
-    """The value, key and headers of an event that was checked (see `eventlog.appending`).
+def to_key(key: Key | None, headers: Headers | None) -> tuple[bytes | None, Headers | None]:
+    """The key of a message, of an event's that was checked, and its headers then."""
+    if key is None:
+        return None, headers
+    if isinstance(key, str):
+        return str.encode(key), headers
+    if _text_or_none(key) is not None:
+        headers = {**(headers or {}), KEY_HEADER: b"bytes"}
+    return bytes(key), headers
+
+
+def all_headers(
+    properties: Sequence[Mapping[str, PropertyValue] | None] | None,
+) -> list[Headers | None] | None:
+    """The headers of many events; None if none has any."""
+    if properties is None:
+        return None
+    return [to_headers(own) if own else None for own in properties]
+
+
+def all_headers_packed(packed: Sequence[bytes | None] | None) -> list[Headers | None] | None:
+    """The same, from properties as `pack_properties` has them; nobody may change the headers.
+
+    Of properties that repeat, as they mostly do, the headers are made once.
+    """
+    if packed is None:
+        return None
+    sample = packed[:_SAMPLE_EVENTS]
+    if 2 * len({*sample}) > len(sample):
+        return _unpacked(packed)
+    known = {*packed} - {None}
+    found: dict[bytes | None, Headers | None] = dict(zip(known, _unpacked([*known]), strict=True))
+    return list(map(found.get, packed))
+
+
+def _unpacked(packed: Sequence[bytes | None]) -> list[Headers | None]:
+    if None in packed:
+        return [None if own is None else to_headers(unpack_properties(own)) for own in packed]
+    unpacked: list[Any] = list(map(unpack_properties, cast("Sequence[bytes]", packed)))
+    return unpacked if _are_written(unpacked) else list(map(to_headers, unpacked))
+
+
+def _are_written(properties: list[dict[str, Any]]) -> bool:
+    """Make headers of properties that are all of the same names and types, name by name.
+
+    That is faster than event by event. They are left as they are if they differ.
+    """
+    names = [*next(iter(properties), {})]
+    if {*map(len, properties)} != {len(names)}:
+        return False
+    try:
+        columns = {name: list(map(itemgetter(name), properties)) for name in names}
+    except KeyError:
+        return False
+    kinds = [{*map(type, column)} for column in columns.values()]
+    if any(len(some) > 1 for some in kinds):
+        return False
+    plan = _plan((*names, *itertools.chain.from_iterable(kinds)))
+    for name, write in plan.writers:
+        for own, value in zip(properties, map(write, columns[name]), strict=True):
+            own[name] = value
+    if plan.types is not None:
+        for own in properties:
+            own[TYPES_HEADER] = plan.types
+    return True
+
+
+def to_headers(properties: Mapping[str, PropertyValue]) -> Headers:
+    """The headers of an event's properties, which were checked (see `eventlog.event`).
 
     Raises:
         UnsupportedOperationError: a property has a name that no header can have.
     """
-    headers = to_headers(properties) if properties else None
-    if key is None:
-        return body, None, headers
-    if isinstance(key, str):
-        return body, str.encode(key), headers
-    if _text_or_none(key) is not None:
-        headers = {**(headers or {}), KEY_HEADER: b"bytes"}
-    return body, bytes(key), headers
-
-
-def to_headers(properties: Mapping[str, PropertyValue]) -> Headers:
-    """The headers of properties that were checked; see `to_message`."""
     kinds = (*properties, *map(type, properties.values()))
     plan = _plans.get(kinds) or _plan(kinds)
     headers: dict[str, Any] = dict(properties)
@@ -120,6 +177,7 @@ class _Plan(NamedTuple):
 
 _plans: Final[dict[tuple[Any, ...], _Plan]] = {}
 _MOST_PLANS: Final = 256
+_SAMPLE_EVENTS: Final = 200
 
 
 def _plan(kinds: tuple[Any, ...]) -> _Plan:

@@ -10,38 +10,37 @@ from __future__ import annotations
 import bisect
 import copy
 import operator
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from eventlog.checks import seconds
 from eventlog.event import (
-    NO_PROPERTIES,
     Event,
     Key,
-    PropertyValue,
-    body_bytes,
-    checked_key,
-    sized_properties,
+    unpack_properties,
 )
-from eventlog.log import Body, Duration, Receipt
+from eventlog.log import Duration, Receipt
 from eventlog.waiting import Completion
 
 __all__ = [
     "EVENT_BYTES",
+    "PLACES",
     "Accepted",
     "Batch",
     "Columns",
     "Delivery",
     "Failures",
     "Parcel",
-    "WithProperties",
     "again",
 ]
 
 _DUPLICATE: Final = -1
+
+PLACES: Final = 3
+"""What an event takes of `Batch.rows`."""
 
 EVENT_BYTES: Final = 64
 """What an event is reckoned at beside its body and properties."""
@@ -52,40 +51,20 @@ class Accepted(NamedTuple):
 
     body: bytes
     key: Key | None
-    properties: dict[str, PropertyValue] | None
+    packed: bytes | None
     size: int
-
-    @classmethod
-    def checked(
-        cls, body: Body, key: Key | None, properties: Mapping[str, PropertyValue] | None
-    ) -> Self:
-        """What a caller handed in; see `Event`."""
-        body = body if type(body) is bytes else body_bytes(body)
-        key = None if key is None else checked_key(key)
-        own, size = sized_properties(properties)
-        return cls(body, key, own or None, len(body) + EVENT_BYTES + size)
-
-
-class WithProperties(msgspec.Struct, gc=False):
-    """What stands in a row instead of the key, if the event has properties.
-
-    It refers only to scalars and to a flat dict (``gc=False``: it can be part of no cycle).
-    """
-
-    key: Key | None
-    properties: dict[str, PropertyValue]
-
-
-_key_of: Final = operator.attrgetter("key")
-_properties_of: Final = operator.attrgetter("properties")
 
 
 class Columns(NamedTuple):
-    """Events as columns; `properties` is None where no event has any."""
+    """Events as columns.
+
+    Attributes:
+        packed: properties as `pack_properties` has them; None where no event has any.
+    """
 
     bodies: list[bytes]
     keys: list[Key | None]
-    properties: list[dict[str, PropertyValue] | None] | None
+    packed: list[bytes | None] | None
 
 
 class _LateRows(list[Any]):
@@ -101,9 +80,9 @@ class Batch:
     stored; its `offset` stays -1.
 
     Attributes:
-        rows: of each event two places, for its body and its key. They are added with one
-            operation of the interpreter, so that whatever interrupts, and whichever threads send,
-            every body has its key.
+        rows: of each event three places, for its body, its key and its packed properties. They are
+            added with one operation of the interpreter, so that whatever interrupts, and whichever
+            threads send, every body has its key.
         end: how many of `rows` are stored, once the parcel was taken.
         breaks: where others' events stand between its own; see `eventlog.producing.outlet.Stored`.
         looked_at: ends of the rows of those that failed and were asked for their outcome.
@@ -114,7 +93,6 @@ class Batch:
         "end",
         "enqueued_at",
         "error",
-        "has_properties",
         "looked_at",
         "offset",
         "parcel",
@@ -126,7 +104,6 @@ class Batch:
         self.parcel = parcel
         self.partition = partition
         self.rows: list[Any] = []
-        self.has_properties = False
         self.end = 0
         self.offset = _DUPLICATE
         self.enqueued_at: datetime | None = None
@@ -137,14 +114,7 @@ class Batch:
     @property
     def count(self) -> int:
         """How many events it has."""
-        return (self.end if self.parcel.taken else len(self.rows)) // 2
-
-    def row(self, event: Accepted) -> tuple[bytes, Any]:
-        """What is to be added to `rows` for an event."""
-        if event.properties is None:
-            return event.body, event.key
-        self.has_properties = True
-        return event.body, WithProperties(event.key, event.properties)
+        return (self.end if self.parcel.taken else len(self.rows)) // PLACES
 
     def includes(self, rows: list[Any], end: int) -> bool:
         """Whether the row that ends there is stored, once the parcel was taken."""
@@ -156,32 +126,24 @@ class Batch:
         A key may be of a class derived from ``str`` or ``bytes``, if it was sent after a plain one
         that equals it.
         """
-        bodies = self.rows[0 : self.end : 2]
-        keys: list[Any] = self.rows[1 : self.end : 2]
-        if not self.has_properties:
-            return Columns(bodies, keys, None)
-        if set(map(type, keys)) == {WithProperties}:
-            return Columns(bodies, list(map(_key_of, keys)), list(map(_properties_of, keys)))
-        rich = [key if type(key) is WithProperties else None for key in keys]
-        keys = [key if own is None else own.key for key, own in zip(keys, rich, strict=True)]
-        return Columns(bodies, keys, [None if own is None else own.properties for own in rich])
+        bodies, keys, packed = (self.rows[place : self.end : PLACES] for place in range(PLACES))
+        has_properties = packed[0] is not None or packed.count(None) < len(packed)
+        return Columns(bodies, keys, packed if has_properties else None)
 
     def event(self, end: int) -> Event | None:
         """The event whose row ends there; None once it is forgotten."""
         rows = self.rows
         if type(rows) is _LateRows:
             return None
-        body, key = rows[end - 2 : end]
-        if type(key) is WithProperties:
-            return Event(body, key.key, key.properties)
-        return Event(body, key, NO_PROPERTIES)
+        body, key, packed = rows[end - PLACES : end]
+        return Event(body, key, None if packed is None else unpack_properties(packed))
 
     def receipt(self, end: int) -> Receipt:
         """The receipt of that event, which was stored, or is a duplicate."""
         assert self.enqueued_at is not None
         if self.offset == _DUPLICATE:
             return Receipt(self.partition, -1, 0, self.enqueued_at, duplicate=True)
-        row = end // 2 - 1
+        row = end // PLACES - 1
         after = bisect.bisect_right(self.breaks, row, key=_row_of)
         if not after:
             return Receipt(self.partition, self.offset + row, 1, self.enqueued_at)
@@ -190,7 +152,7 @@ class Batch:
 
     def deliveries(self) -> list[Delivery]:
         """One for each of its events, once its parcel was taken."""
-        return [Delivery(self, end) for end in range(2, self.end + 2, 2)]
+        return [Delivery(self, end) for end in range(PLACES, self.end + 1, PLACES)]
 
     def stored(
         self,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
-from eventlog.event import Key, PropertyValue
+from eventlog.event import Key
 from eventlog.producing.delivery import Batch
 
 __all__ = ["Lot", "by_partition"]
@@ -18,11 +18,14 @@ class Lot(NamedTuple):
     """Events as columns; a column in which nothing stands is None.
 
     A key may be of a class derived from ``str`` or ``bytes``; see `Batch.columns`.
+
+    Attributes:
+        packed: properties as `eventlog.event.pack_properties` has them.
     """
 
     bodies: list[bytes]
     keys: list[Key | None] | None
-    properties: list[dict[str, PropertyValue] | None] | None
+    packed: list[bytes | None] | None
 
 
 def by_partition(batches: Iterable[Batch]) -> dict[int, Lot]:
@@ -38,11 +41,11 @@ def _together(batches: list[Batch]) -> Lot:
     columns = [batch.columns() for batch in batches]
     bodies = _joined([some.bodies for some in columns])
     keys = _joined([some.keys for some in columns])
-    properties = None
-    if any(some.properties is not None for some in columns):
-        properties = _joined([some.properties or [None] * len(some.bodies) for some in columns])
+    packed = None
+    if any(some.packed is not None for some in columns):
+        packed = _joined([some.packed or [None] * len(some.bodies) for some in columns])
     has_keys = keys[0] is not None or keys.count(None) < len(keys)
-    return Lot(bodies, keys if has_keys else None, properties)
+    return Lot(bodies, keys if has_keys else None, packed)
 
 
 def _joined(columns: list[list[T]]) -> list[T]:

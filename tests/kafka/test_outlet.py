@@ -53,19 +53,35 @@ def test_each_event_is_where_its_receipt_says_though_others_write(kafka_log: Eve
     assert found == stored
 
 
-def test_many_events_are_stored_in_order(kafka_log: EventLog) -> None:
+@pytest.mark.parametrize(
+    ("count", "paddings"),
+    [
+        (5 * SET_EVENTS + 17, [b""]),
+        (7_017, [bytes(400)]),
+        (3_017, [bytes(2_000)]),
+        (600, [bytes(6_000)]),
+        (9_017, [*[b""] * 1499, bytes(900_000)]),
+        (9_017, [b"", b"", bytes(400), bytes(2_000)]),
+    ],
+    ids=["100 bytes", "400 bytes", "2 kB", "6 kB", "now and then 900 kB", "some 2 kB"],
+)
+def test_many_events_are_stored_in_order(
+    kafka_log: EventLog, count: int, paddings: list[bytes]
+) -> None:
     """Of all partitions, in sets and lots of any size."""
     topic = made(kafka_log, partitions=3)
-    count = 5 * SET_EVENTS + 17
     with topic.producer() as producer:
-        deliveries = [producer.send(b"%d" % n, key=f"k{n % 7}") for n in range(count)]
+        deliveries = [
+            producer.send(b"%d " % n + paddings[n % len(paddings)], key=f"k{n % 7}")
+            for n in range(count)
+        ]
     stored = [stored_at(topic, partition) for partition in range(3)]
     assert sum(map(len, stored)) == count
     for number, delivery in enumerate(deliveries):
         receipt = delivery.result(PATIENCE)
-        assert stored[receipt.partition][receipt.offset] == b"%d" % number
+        assert int(stored[receipt.partition][receipt.offset].split()[0]) == number
     for events in stored:
-        numbers = [int(body) for _, body in sorted(events.items())]
+        numbers = [int(body.split()[0]) for _, body in sorted(events.items())]
         assert numbers == sorted(numbers)
 
 

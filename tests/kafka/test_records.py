@@ -16,14 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog import Event, UnsupportedOperationError
-from eventlog.event import NO_PROPERTIES, StoredEvent
+from eventlog.event import NO_PROPERTIES, PropertyValue, StoredEvent, pack_properties
 from eventlog.kafka.records import (
     KEY_HEADER,
     RESERVED,
     TYPES_HEADER,
     Headers,
+    all_headers,
+    all_headers_packed,
     from_messages,
-    to_message,
+    to_headers,
+    to_key,
 )
 from eventlog.positions import microseconds
 
@@ -63,9 +66,14 @@ def sent(headers: Headers | None) -> Any:
 
 
 def round_trip(event: Event) -> StoredEvent:
-    value, key, headers = to_message(event.body, event.key, event.properties)
-    (back,) = from_messages("cars", 3, [message(value, key, sent(headers))])
+    key, headers = written(event)
+    (back,) = from_messages("cars", 3, [message(event.body, key, sent(headers))])
     return back
+
+
+def written(event: Event) -> tuple[bytes | None, Headers | None]:
+    """The key and the headers of its message."""
+    return to_key(event.key, to_headers(event.properties) if event.properties else None)
 
 
 def test_an_event_comes_back_with_its_types() -> None:
@@ -107,8 +115,8 @@ def test_whatever_an_event_is_it_comes_back(body: bytes, key: Any, properties: A
 
 def test_other_clients_read_text() -> None:
     """And need not know of types to do so."""
-    value, key, headers = to_message(b"body", "käy", PROPERTIES)
-    assert (value, key) == (b"body", "käy".encode())
+    key, headers = written(Event(b"body", "käy", PROPERTIES))
+    assert key == "käy".encode()
     read = dict(sent(headers))
     types = json.loads(read.pop(TYPES_HEADER))
     assert read == {
@@ -137,16 +145,49 @@ def test_other_clients_read_text() -> None:
 def test_what_needs_no_header_has_none() -> None:
     """Sending without headers is several times faster."""
     for key in (None, "key", b"\xff\xfe"):
-        assert to_message(b"", key, NO_PROPERTIES)[2] is None
-        assert to_message(b"", key, None)[2] is None
-    assert to_message(b"", b"text", None)[2] == {KEY_HEADER: b"bytes"}
-    assert to_message(b"", "key", {"only": "text"})[2] == {"only": "text"}
+        assert written(Event(b"", key))[1] is None
+    assert written(Event(b"", b"text"))[1] == {KEY_HEADER: b"bytes"}
+    assert written(Event(b"", "key", {"only": "text"}))[1] == {"only": "text"}
 
 
 def test_a_name_no_header_can_have_is_refused() -> None:
     for name in (*RESERVED, "cut\0off"):
         with pytest.raises(UnsupportedOperationError, match="no property can be named"):
-            to_message(b"", None, {name: 1})
+            to_headers({name: 1})
+        with pytest.raises(UnsupportedOperationError, match="no property can be named"):
+            all_headers_packed([pack_properties({name: 1})])
+
+
+def meaning(headers: Headers | None) -> Any:
+    """Headers, in which it does not matter in what order types are told."""
+    if headers is None or TYPES_HEADER not in headers:
+        return headers
+    return {**headers, TYPES_HEADER: json.loads(headers[TYPES_HEADER] or "")}
+
+
+def test_headers_of_many_events_are_those_of_each() -> None:
+    """Whether they are made one by one, name by name, or once for all that are alike."""
+    several: list[list[dict[str, PropertyValue]]] = [
+        [{"n": number, "unit": "km"} for number in range(1000)],
+        [{"n": number % 7, "unit": "km"} for number in range(1000)],
+        [{"n": number if number % 2 else None} for number in range(1000)],
+        [{"n": number} if number % 2 else {"m": True} for number in range(1000)],
+        [{"n": 1, "m": number} if number % 2 else {"m": number, "n": 1} for number in range(1000)],
+        [{"n": number} if number % 2 else {"n": number, "m": 0.5} for number in range(1000)],
+        [{"n": number} if number % 2 else {} for number in range(1000)],
+        [{}] * 1000,
+        [PROPERTIES] * 3,
+        [PROPERTIES],
+    ]
+    for properties in several:
+        expected = [to_headers(own) if own else None for own in properties]
+        packed = [pack_properties(own) if own else None for own in properties]
+        assert all_headers(properties) == expected
+        together = all_headers_packed(packed)
+        assert together is not None
+        assert list(map(meaning, together)) == list(map(meaning, expected))
+    assert all_headers(None) is None
+    assert all_headers_packed(None) is None
 
 
 def test_a_time_in_another_zone_comes_back_in_utc() -> None:

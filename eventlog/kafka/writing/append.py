@@ -12,6 +12,7 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.records import all_headers
 from eventlog.kafka.topic_record import TopicState
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import Shipment
@@ -45,7 +46,7 @@ class Appender:
         errand = Errand(doing, Deadline(limit), [self._topic])
         state, placed = self.placed(columns, partition, errand)
         shipments = [
-            Shipment(state.record, number, some.bodies, some.keys, some.properties)
+            Shipment(state.record, number, some.bodies, some.keys, all_headers(some.properties))
             for number, some in placed
         ]
         log.writers.store(shipments, errand)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from eventlog.engine.outlet import EngineOutlet
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.records import all_headers_packed
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.named import NamedProducer
 from eventlog.kafka.writing.shipment import Shipment
@@ -49,7 +50,8 @@ class KafkaOutlet(EngineOutlet):
         )
         record = errand.state_of(self._topic).record
         shipments = {
-            number: Shipment(record, number, *lot) for number, lot in by_partition(batches).items()
+            number: Shipment(record, number, lot.bodies, lot.keys, all_headers_packed(lot.packed))
+            for number, lot in by_partition(batches).items()
         }
         if identity is None:
             log.writers.send([*shipments.values()], errand)

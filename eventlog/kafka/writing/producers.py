@@ -10,6 +10,8 @@ one needs a transaction for that.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +27,7 @@ from eventlog.kafka.writing.sender import (
     Sender,
     sending,
 )
-from eventlog.kafka.writing.shipment import Shipment
+from eventlog.kafka.writing.shipment import SET_EVENTS, SMALLER_SETS, Shipment
 from eventlog.kafka.writing.transactional import TransactionalProducers
 from eventlog.kafka.writing.transactional_sender import TransactionalSender
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Writers"]
 
 _MAY_BE_DELETED: Final = (Kind.NO_ANSWER, Kind.TOPIC_MISSING, Kind.PARTITION_MISSING)
+
+_COMPRESSIONS: Final = ("zstd", "none")
 
 _VISIBLE_SECONDS: Final = 1.0
 """How long who has committed waits until readers see it; they may be held up by others for long."""
@@ -50,13 +54,14 @@ class Writers:
     def __init__(self, log: KafkaLog) -> None:
         self._cluster = log.cluster
         self.transactional = TransactionalProducers(log.cluster)
-        self._pools: Mapping[str, Pool[Sender]] = {
-            "zstd": Pool(lambda _: self._make("zstd")),
-            "none": Pool(lambda _: self._make("none")),
-        }
+        self._pools: dict[tuple[str, int], Pool[Sender]] = {}
+        for compression, size in itertools.product(_COMPRESSIONS, (SET_EVENTS, *SMALLER_SETS)):
+            make = functools.partial(self._make, compression, size)
+            self._pools[compression, size] = Pool(make)
 
-    def _make(self, compression: str) -> Sender:
-        return Sender(self._cluster.producer(**sending(self._cluster.settings, compression)))
+    def _make(self, compression: str, set_events: int, _: Deadline) -> Sender:
+        how = sending(self._cluster.settings, compression, set_events)
+        return Sender(self._cluster.producer(**how), set_events)
 
     def store(self, shipments: Sequence[Shipment], errand: Errand) -> None:
         """Store all, or nothing; then the shipments know where.
@@ -69,7 +74,7 @@ class Writers:
             TopicNotFoundError: a topic was deleted.
             EventLogError: the cluster refused it.
         """
-        if len(shipments) == 1 and len(shipments[0].cuts) == 1:
+        if len(shipments) == 1 and len(shipments[0].cuts(SET_EVENTS)) == 1:
             self.send(shipments, errand)
             return
         with self.transactional.lend(deadline=errand.deadline) as sender:
@@ -77,7 +82,8 @@ class Writers:
 
     def send(self, shipments: Sequence[Shipment], errand: Errand) -> None:
         """Store all, each set by itself; see `store`. After an error some of it may be stored."""
-        pool = self._pools[shipments[0].record.compression]
+        set_events = min([some.set_events for some in shipments])
+        pool = self._pools[shipments[0].record.compression, set_events]
         sender = pool.take(errand.deadline)
         try:
             sender.send(shipments, errand)

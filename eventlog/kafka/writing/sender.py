@@ -2,9 +2,9 @@
 
 **What is queued as a set is stored as a set.** librdkafka cuts sets out of its queue, as soon as
 there is one of the largest number of messages, or when its linger has passed, or when somebody
-flushes. Here linger does not pass, and the largest number is `SET_EVENTS`. So sets of that many
-may be queued one after the other, and go out while the next is queued; a smaller one is the last,
-until all is flushed. What comes of that:
+flushes. Here linger does not pass, and the largest number is the sender's `set_events`. So sets of
+that many may be queued one after the other, and go out while the next is queued; a smaller one is
+the last, until all is flushed. What comes of that:
 
 - a set of several events needs no transaction to be stored whole or not at all;
 - its offsets follow each other, so that only its first and its last message need a callback. One
@@ -57,7 +57,6 @@ _SENDING: Final[Mapping[str, Any]] = {
     "enable_idempotence": True,
     "linger_ms": 900_000,  # the longest there is; a transaction's must be shorter than itself
     "message_timeout_ms": 0,
-    "batch_num_messages": SET_EVENTS,
     "batch_size": 2**30,
     "queue_buffering_backpressure_threshold": 1,  # one set, then a look whether there is another
     "message_max_bytes": 10**9,
@@ -78,13 +77,13 @@ PAUSE: Final = 0.01
 _PURGE_SECONDS: Final = 1.0
 
 
-def sending(settings: Settings, compression: str) -> dict[str, Any]:
+def sending(settings: Settings, compression: str, set_events: int = SET_EVENTS) -> dict[str, Any]:
     """How a sender is made; `compression` is a topic's, if nobody chose another for all.
 
     (Event Hubs takes gzip or none.)
     """
     chosen = settings.config.get("compression.type", compression)
-    return {**_SENDING, "compression_type": chosen}
+    return {**_SENDING, "compression_type": chosen, "batch_num_messages": set_events}
 
 
 _NOW: Final = 0
@@ -169,13 +168,17 @@ class _Mark:
 class Sender:
     """See the module. Not thread-safe.
 
+    Args:
+        set_events: the largest number of messages that librdkafka was told to make a set of.
+
     Attributes:
         producer: librdkafka's.
         usable: whether it can be used again.
     """
 
-    def __init__(self, producer: Producer) -> None:
+    def __init__(self, producer: Producer, set_events: int = SET_EVENTS) -> None:
         self.producer: Final = producer
+        self._set_events: Final = set_events
         self._known: Final[dict[str, int]] = {}
         self._end: KafkaError | None = None
         self.usable = True
@@ -202,7 +205,8 @@ class Sender:
             some.runs.clear()
         try:
             self._learn(shipments, errand)
-            rounds = [_rounds(some.cuts) for some in shipments]
+            size = self._set_events
+            rounds = [_rounds(some.cuts(size), size) for some in shipments]
             for number, cuts in enumerate(itertools.zip_longest(*rounds, fillvalue=())):
                 self._send_round(zip(shipments, cuts, strict=True), number, errand)
             whole = True
@@ -343,12 +347,12 @@ def _cut_out(
     return repeat(otherwise) if column is None else column[between]
 
 
-def _rounds(cuts: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+def _rounds(cuts: list[tuple[int, int]], set_events: int) -> list[list[tuple[int, int]]]:
     """Sets that can be queued at once: as many of the largest number as there are, and one more."""
     rounds: list[list[tuple[int, int]]] = [[]]
     for start, end in cuts:
         rounds[-1].append((start, end))
-        if end - start < SET_EVENTS:
+        if end - start < set_events:
             rounds.append([])
     return [some for some in rounds if some]
 

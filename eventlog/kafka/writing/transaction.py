@@ -20,9 +20,10 @@ from eventlog.errors import (
     ProducerFencedError,
     TopicNotFoundError,
 )
-from eventlog.event import Key, PropertyValue
+from eventlog.event import Key
 from eventlog.groups.checkpoints import GroupIds, GroupStore
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.records import Headers, all_headers
 from eventlog.kafka.topic_record import TopicRecord
 from eventlog.kafka.writing.append import refuse_expected
 from eventlog.kafka.writing.errand import Errand
@@ -183,15 +184,15 @@ class _Looked(Exception):  # noqa: N818 - no error
 
 def _joined(
     columns: list[Columns],
-) -> tuple[list[bytes], list[Key | None] | None, list[dict[str, PropertyValue] | None] | None]:
-    """Bodies, keys and properties, one after the other."""
+) -> tuple[list[bytes], list[Key | None] | None, list[Headers | None] | None]:
+    """Bodies, keys and headers, one after the other."""
     bodies = [body for some in columns for body in some.bodies]
     keys = [key for some in columns for key in some.keys or [None] * len(some.bodies)]
     properties = [own for some in columns for own in some.properties or [None] * len(some.bodies)]
     return (
         bodies,
         keys if any(some.keys is not None for some in columns) else None,
-        properties if any(some.properties is not None for some in columns) else None,
+        all_headers(properties) if any(some.properties is not None for some in columns) else None,
     )
 
 
