@@ -18,7 +18,7 @@ import msgspec
 
 from eventlog.event import NO_PROPERTIES, PropertyValue
 
-__all__ = ["KEY_HEADER", "TYPES_HEADER", "HeaderProperties", "ReadHeaders", "pack"]
+__all__ = ["KEY_HEADER", "TYPES_HEADER", "HeaderProperties", "ReadHeaders", "pack", "unpack"]
 
 ReadHeaders: TypeAlias = list[tuple[str, bytes | None]]
 
@@ -31,12 +31,14 @@ KEY_HEADER: Final = "eventlog-key"
 _INTEGERS: Final = range(-(2**63), 2**64)
 _LONGEST_INTEGER: Final = 20  # characters of -2**63, and of 2**64 - 1
 _LONGEST_KNOWN: Final = 1024  # bytes of a header of types that is worth remembering
-_unpack: Final = msgspec.msgpack.Decoder(list[tuple[str, Any]]).decode
 _decode_types: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 pack: Final = msgspec.msgpack.Encoder().encode
-"""Headers as bytes."""
+"""Headers, or None for none, as bytes."""
+
+unpack: Final = msgspec.msgpack.Decoder(list[tuple[str, Any]] | None).decode
+"""What `pack` has packed."""
 
 
 class HeaderProperties(msgspec.Struct, gc=False, eq=False):
@@ -56,7 +58,7 @@ class HeaderProperties(msgspec.Struct, gc=False, eq=False):
     def _mapping(self) -> Mapping[str, PropertyValue]:
         packed = self._packed
         if packed is not None:
-            self._decoded = _properties(_unpack(packed))
+            self._decoded = _properties(unpack(packed) or [])
             self._packed = None  # afterwards: another thread may do the same meanwhile
         return self._decoded
 

@@ -29,8 +29,8 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice, repeat
-from operator import itemgetter
+from itertools import repeat, starmap
+from operator import itemgetter, length_hint
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -47,7 +47,14 @@ from eventlog.event import (
     unpack_properties,
 )
 from eventlog.kafka.origin import OwnOrigin, instant_ms
-from eventlog.kafka.properties import KEY_HEADER, TYPES_HEADER, HeaderProperties, ReadHeaders, pack
+from eventlog.kafka.properties import (
+    KEY_HEADER,
+    TYPES_HEADER,
+    HeaderProperties,
+    ReadHeaders,
+    pack,
+    unpack,
+)
 from eventlog.positions import LAST_INSTANT_US
 
 __all__ = [
@@ -73,7 +80,9 @@ RESERVED: Final = frozenset({TYPES_HEADER, KEY_HEADER})
 _PLACES: Final = list(range(EVENTS_PER_ORIGIN))
 _MOST_STRETCHES: Final = 16
 _LAST_MS: Final = LAST_INSTANT_US // 1000
+_NO_HEADERS: Final = pack(None)
 _KEY_IS_BYTES: Final = (KEY_HEADER, b"bytes")
+_KEY_IS_BYTES_PACKED: Final = pack(_KEY_IS_BYTES)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -227,11 +236,11 @@ class Decoded(NamedTuple):
 
 def from_messages(topic: str, partition: int, messages: Sequence[Message]) -> list[StoredEvent]:
     """The events of messages of one partition, in the order of their offsets."""
-    return decoded(topic, partition, messages).events
+    return decoded(topic, partition, list(messages)).events
 
 
-def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
-    """The same, and their size."""
+def decoded(topic: str, partition: int, messages: list[Message]) -> Decoded:
+    """The same, and their size. The list may be empty afterwards."""
     if not messages:
         return Decoded([], 0)
     bodies: list[Any] = list(map(Message.value, messages))
@@ -241,31 +250,45 @@ def decoded(topic: str, partition: int, messages: Sequence[Message]) -> Decoded:
         bodies = [b"" if body is None else body for body in bodies]
         body_bytes = sum(map(len, bodies))
     keys: list[bytes | None] = list(map(Message.key, messages))
-    headers = _headers(messages)
-    properties: Iterable[Any] = repeat(NO_PROPERTIES)
-    if not any(headers):
-        headers = []
-    elif all(headers):
-        properties = map(HeaderProperties, map(pack, headers))
-    else:
-        properties = [HeaderProperties(pack(own)) if own else NO_PROPERTIES for own in headers]
     places, origins = _places(topic, partition, messages)
+    headers = _take_headers(messages)
+    properties: Iterable[Any]
+    if headers is None:
+        properties = repeat(NO_PROPERTIES)
+    elif _NO_HEADERS in headers:
+        properties = [
+            NO_PROPERTIES if own == _NO_HEADERS else HeaderProperties(own) for own in headers
+        ]
+    else:
+        properties = map(HeaderProperties, headers)
     events = list(map(StoredEvent, bodies, _keys(keys, headers), properties, places, origins))
     return Decoded(events, body_bytes)
 
 
-def _headers(messages: Sequence[Message]) -> list[Any]:
-    """The headers of each; none of one that has a name which is no UTF-8.
+def _take_headers(messages: list[Message]) -> list[bytes] | None:
+    """The headers of each, packed; None if none has any. The messages are let go of.
 
-    The client cannot make them then, nor may it be asked for them once more: what it keeps of its
-    first try is not fit to be looked at.
+    A message keeps what it was asked for, and the garbage collector counts each list and tuple: so
+    no message outlives its headers. One that has a name which is no UTF-8 has none: the client
+    cannot make them then, nor may it be asked for them once more, since what it keeps of its first
+    try is not fit to be looked at.
     """
-    found: list[Any] = []
-    while len(found) < len(messages):
+    rest = iter(messages)
+    try:
+        if not any(map(Message.headers, rest)):
+            return None
+        bare = len(messages) - length_hint(rest) - 1
+    except (SystemError, UnicodeDecodeError):
+        bare = len(messages) - length_hint(rest)
+    found = [_NO_HEADERS] * bare
+    del messages[:bare]
+    messages.reverse()
+    while messages:
+        each = starmap(messages.pop, repeat((), len(messages)))
         try:
-            found.extend(map(Message.headers, islice(messages, len(found), None)))
+            found.extend(map(pack, map(Message.headers, each)))
         except (SystemError, UnicodeDecodeError):
-            found.append(None)  # what came before stays in the list
+            found.append(_NO_HEADERS)  # what came before stays in the list
     return found
 
 
@@ -356,17 +379,16 @@ def _within(milliseconds: int) -> int:
 
 
 _milliseconds: Final[Callable[[tuple[int, int]], int]] = itemgetter(1)
-_last: Final[Callable[[ReadHeaders], tuple[str, bytes | None]]] = itemgetter(-1)
 _offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
 """Of one that was read, which always has it."""
 
 
-def _keys(keys: list[bytes | None], headers: Sequence[ReadHeaders | None]) -> Sequence[Key | None]:
-    """The keys of events; `headers` are none where no event has any."""
+def _keys(keys: list[bytes | None], headers: Sequence[bytes] | None) -> Sequence[Key | None]:
+    """The keys of events; `headers` are packed, None where no event has any."""
     if keys[0] is None and keys.count(None) == len(keys):
         return keys
-    if _KEY_IS_BYTES in map(_last, filter(None, headers)):
-        return [_key(key, own) for key, own in zip(keys, headers, strict=True)]
+    if headers is not None and _KEY_IS_BYTES_PACKED in b"".join(headers):
+        return [_key(key, unpack(own)) for key, own in zip(keys, headers, strict=True)]
     try:
         return list(map(bytes.decode, keys))  # type: ignore[arg-type]
     except (TypeError, UnicodeDecodeError):  # one is none, or no text

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from eventlog import Event, UnsupportedOperationError
 from eventlog.event import NO_PROPERTIES, PropertyValue, StoredEvent, pack_properties
+from eventlog.kafka.properties import pack
 from eventlog.kafka.records import (
     KEY_HEADER,
     RESERVED,
@@ -277,6 +278,30 @@ def test_headers_that_the_client_cannot_make_are_asked_for_once(
     assert asked == [*range(6)]
     assert [dict(event.properties) for event in events] == [{}, {"p": "1"}, {}, {}, {"p": "4"}, {}]
     assert {event.key for event in events} == {"k"}
+
+
+def test_events_with_and_without_headers_may_be_mixed() -> None:
+    several: list[list[Any]] = [
+        [None, None, [("p", b"1")], None],
+        [[("p", b"1")], None, [("p", b"2")], []],
+        [[], None, [("p", None)], [("p", b"3")]],
+        [None, [], None, []],
+    ]
+    for headers in several:
+        messages = [message(b"", b"k", own, offset=n) for n, own in enumerate(headers)]
+        events = from_messages("cars", 3, messages)
+        assert [dict(event.properties) for event in events] == [
+            {name: value and value.decode() for name, value in own or []} for own in headers
+        ]
+        assert [event.offset for event in events] == [0, 1, 2, 3]
+
+
+def test_a_key_is_bytes_only_where_its_own_header_says_so() -> None:
+    """What looks like that header inside another one does not."""
+    told = (KEY_HEADER, b"bytes")
+    several: list[Any] = [[told], [("p", pack(told))], None, [told, ("p", b"")]]
+    messages = [message(b"", b"k", headers, offset=n) for n, headers in enumerate(several)]
+    assert [event.key for event in from_messages("cars", 3, messages)] == [b"k", "k", "k", "k"]
 
 
 def test_events_know_where_they_stand_across_gaps_and_times() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -97,18 +97,20 @@ class Drain:
             message = self.consumer.poll(timeout)
             if message is not None:
                 messages = [message, *self.consumer.consume(_POLL_MESSAGES, 0)]
+        has_come = bool(messages)
         self._take(messages)
         self.in_hand = False
-        return bool(messages)
+        return has_come
 
     def _take(self, messages: list[Message]) -> None:
         found: list[tuple[int, Decoded]] = []
-        self._decode(messages, found)
-        for _ in range(_POLLS - 1):
-            if len(messages) < _POLL_MESSAGES:
+        for turn in range(1, _POLLS + 1):
+            is_last = turn == _POLLS or len(messages) < _POLL_MESSAGES
+            self._decode(messages, found)
+            messages.clear()
+            if is_last:
                 break
             messages = self.consumer.consume(_POLL_MESSAGES, 0)
-            self._decode(messages, found)
         self._put(found)
 
     def _decode(self, messages: list[Message], found: list[tuple[int, Decoded]]) -> None:
@@ -136,7 +138,7 @@ class Drain:
                 found.clear()
                 self._fail_at(number, error)
 
-    def _by_partition(self, messages: Sequence[Message]) -> Iterable[tuple[int, Sequence[Message]]]:
+    def _by_partition(self, messages: list[Message]) -> Iterable[tuple[int, list[Message]]]:
         """Messages that follow each other in one partition; mostly they all do."""
         if not messages:
             return
