@@ -186,7 +186,7 @@ class _Plan(NamedTuple):
 
 _plans: Final[dict[tuple[Any, ...], _Plan]] = {}
 _MOST_PLANS: Final = 256
-_SAMPLE_EVENTS: Final = 200
+_SAMPLE_EVENTS: Final = 4000
 
 
 def _plan(kinds: tuple[Any, ...]) -> _Plan:
