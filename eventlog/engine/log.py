@@ -35,12 +35,11 @@ class EngineLog(EventLog):
         blobs: see `eventlog.open`.
 
     Attributes:
-        producers: those that are in use.
         readership: the consumers.
     """
 
     def __init__(self, blobs: str | BlobStore | None, *, read_only: bool) -> None:
-        self.producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+        self._producers: set[weakref.ref[Producer]] = set()
         self.readership = Readership()
         self._read_only = read_only
         self._functions: dict[str, Callable[[bytes, int], int]] = {}
@@ -67,6 +66,10 @@ class EngineLog(EventLog):
         if self._read_only:
             raise UnsupportedOperationError(f"the log at {self.location} was opened read_only")
 
+    def add_producer(self, producer: Producer) -> None:
+        """It is closed with the log, if anybody has it then."""
+        self._producers.add(weakref.ref(producer, self._producers.discard))
+
     def remember(self, partitioner: Partitioner) -> str:
         """The name of what places keys; if it is a function, it is known by it from now on."""
         name = partitioner_name(partitioner)
@@ -88,7 +91,8 @@ class EngineLog(EventLog):
 
     def close(self) -> None:
         try:
-            close_all(list(self.producers))
+            producers = [ref() for ref in list(self._producers)]  # more may be made meanwhile
+            close_all([one for one in producers if one is not None])
         finally:
             try:
                 self._close_readership()

@@ -252,7 +252,7 @@ class EngineTopic(Topic):
             producer_id=producer_id,
             on_delivery=on_delivery,
         )
-        self._log.producers.add(producer)
+        self._log.add_producer(producer)
         return producer
 
     # Consuming
