@@ -165,6 +165,13 @@ SPECS: Final[Mapping[str, Spec]] = {
         "Kafka: producer.send, key and 2 properties, 1 partition", _RATE, at_least=0.7, aim=AIM
     ),
     "kafka-publish-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    "kafka-publish-unique-1": Spec(
+        "Kafka: producer.send, properties of which none is like another, 1 partition",
+        _RATE,
+        at_least=0.7,
+        aim=AIM,
+    ),
+    "kafka-publish-unique-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
     "kafka-lists-bodies-1": Spec(
         "Kafka: consumer.batches, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
     ),
