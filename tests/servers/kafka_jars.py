@@ -17,7 +17,8 @@ from typing import Final
 
 __all__ = ["VERSION", "class_path", "java", "missing"]
 
-VERSION: Final = "4.1.1"
+VERSION: Final = os.environ.get("EVENTLOG_KAFKA_VERSION", "4.1.1")
+"""Which Kafka. It becomes part of paths, and of what Maven is asked for."""
 _MAVEN_CENTRAL: Final = {
     "org.apache.kafka:kafka_2.13": VERSION,
     "org.slf4j:slf4j-simple": "1.7.36",  # says on stderr when the broker can be used

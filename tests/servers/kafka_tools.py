@@ -15,7 +15,11 @@ __all__ = ["consumer_groups", "missing"]
 
 _TOOLS: Final = f"org.apache.kafka:kafka-tools:{kafka_jars.VERSION}"
 _COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
-_PROGRAM: Final = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+_PROGRAM: Final = (
+    "kafka.admin.ConsumerGroupCommand"
+    if kafka_jars.VERSION.startswith(("3.5.", "3.6.", "3.7."))
+    else "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+)
 _PATIENCE: Final = 120.0  # seconds
 
 
