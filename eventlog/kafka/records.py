@@ -16,8 +16,8 @@ one. An event without properties and with a ``str`` key therefore has no headers
 Messages of other clients are read as far as they can be: headers and keys that are UTF-8 are
 ``str`` and others ``bytes``; of headers of the same name the last counts; a value that is missing
 is an empty body; a time that is missing, or beyond what a datetime holds, is the nearest there is;
-of a message with a header whose name is not UTF-8, all headers are left out. Nothing in a message
-makes reading fail.
+a header's name that is not UTF-8 is what the client makes of it, or if it fails all headers of that
+message are left out. Nothing in a message makes reading fail.
 
 What this module deliberately does not do: compare sizes with limits, or place events.
 """
@@ -214,6 +214,7 @@ def _written_datetime(value: datetime) -> bytes:
 
 
 _WRITERS: Final[dict[type, Callable[[Any], bytes | str]]] = {
+    str: str.encode,  # of text confluent-kafka takes what comes before the first NUL
     bool: {True: b"true", False: b"false"}.__getitem__,
     int: str,
     float: repr,
@@ -240,7 +241,9 @@ def from_messages(topic: str, partition: int, messages: Sequence[Message]) -> li
 
 
 def decoded(topic: str, partition: int, messages: list[Message]) -> Decoded:
-    """The same, and their size. The list may be empty afterwards."""
+    """The same, and their size. The list may be empty afterwards: who keeps no messages elsewhere
+    saves the garbage collector work.
+    """
     if not messages:
         return Decoded([], 0)
     bodies: list[Any] = list(map(Message.value, messages))
@@ -268,10 +271,11 @@ def decoded(topic: str, partition: int, messages: list[Message]) -> Decoded:
 def _take_headers(messages: list[Message]) -> list[bytes] | None:
     """The headers of each, packed; None if none has any. The messages are let go of.
 
-    A message keeps what it was asked for, and the garbage collector counts each list and tuple: so
-    no message outlives its headers. One that has a name which is no UTF-8 has none: the client
-    cannot make them then, nor may it be asked for them once more, since what it keeps of its first
-    try is not fit to be looked at.
+    A message keeps what it was asked for, and the garbage collector counts each list and tuple.
+
+    The client may fail at a name that is no UTF-8 (confluent-kafka 2.16 puts other characters into
+    it). Such a message has no headers: it may not be asked for them once more, since what it keeps
+    of its first try is not fit to be looked at.
     """
     rest = iter(messages)
     try:

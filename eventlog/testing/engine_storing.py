@@ -28,7 +28,7 @@ _PROPERTIES: Final = {
     "int": -(2**63),
     "large": 2**64 - 1,
     "float": 0.1,
-    "str": "ä",
+    "str": "ä\0z",
     "bytes": b"\x00\xff",
     "datetime": datetime(2024, 2, 29, 12, 0, 0, 123456, UTC),
 }

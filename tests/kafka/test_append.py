@@ -21,6 +21,9 @@ from eventlog.kafka.writing.shipment import SET_EVENTS
 from tests.kafka.writing import PATIENCE, as_kafka, bodies, impatient, made, messages, stored_at
 from tests.servers.kafka import Kafka
 
+_JUST_A_SET = 1000, 903
+"""So many events with so many bytes, and a property, are as much as a set may have."""
+
 
 def test_a_batch_that_is_one_set_needs_no_transaction(kafka_log: EventLog) -> None:
     """So it leaves no marker behind it."""
@@ -49,10 +52,12 @@ def test_sets_are_stored_whole_while_others_write(kafka_log: EventLog) -> None:
 
     def write(writer: int) -> list[tuple[list[bytes], int, int]]:
         written = []
-        for number in range(12):
-            count = (1, 2, 700, SET_EVENTS)[number % 4]
-            batch = [b"%d %d %d" % (writer, number, n) for n in range(count)]
-            (receipt,) = topic.append_batch(batch, partition=0)
+        for number in range(15):
+            count, size = ((1, 0), (2, 0), (700, 0), (SET_EVENTS, 0), _JUST_A_SET)[number % 5]
+            batch = [b"%d %d %d " % (writer, number, n) for n in range(count)]
+            batch = [body.ljust(size) for body in batch]
+            events = [Event(body, properties={"a": 1}) if size else body for body in batch]
+            (receipt,) = topic.append_batch(events, partition=0)
             written.append((batch, receipt.offset, receipt.count))
         return written
 

@@ -148,7 +148,7 @@ def test_what_needs_no_header_has_none() -> None:
     for key in (None, "key", b"\xff\xfe"):
         assert written(Event(b"", key))[1] is None
     assert written(Event(b"", b"text"))[1] == {KEY_HEADER: b"bytes"}
-    assert written(Event(b"", "key", {"only": "text"}))[1] == {"only": "text"}
+    assert written(Event(b"", "key", {"only": "text"}))[1] == {"only": b"text"}
 
 
 def test_a_name_no_header_can_have_is_refused() -> None:

@@ -10,6 +10,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from eventlog.kafka.clients import Producer
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.records import all_headers
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.sender import Sender
 from eventlog.kafka.writing.shipment import SET_EVENTS, Shipment
@@ -43,6 +44,20 @@ class Broker:
             report(None, message)
         self.waiting.clear()
         return 0
+
+
+def test_what_is_one_set_is_queued_as_one() -> None:
+    """However close to the limit it is, whether its bytes are counted one by one or together."""
+    ones = 0
+    for count, size in ((1000, 920), (500, 1920), (800, 1170), (400, 2420)):
+        for less in range(40):
+            headers = all_headers([{"a": 1}] * count)
+            shipment = Shipment(RECORD, 0, [bytes(size - less)] * count, None, headers)
+            sender = Sender(cast("Producer", Broker()), shipment.set_events)
+            sender.send([shipment], Errand("sending", Deadline(60), []))
+            assert shipment.is_one_set == (len(shipment.runs) == 1)
+            ones += shipment.is_one_set
+    assert 0 < ones < 160
 
 
 def test_what_is_sent_once_more_is_where_the_last_try_has_put_it() -> None:

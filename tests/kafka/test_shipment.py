@@ -85,7 +85,7 @@ def test_only_what_needs_headers_has_some() -> None:
     assert shipment([b"a", b"b"], [None, b"\xff"]).headers is None
     assert shipment([b"a", b"b"], ["k", b"k"]).headers is not None
     rich = shipment([b"a", b"b"], None, [None, {"n": "1"}])
-    assert (rich.keys, rich.headers) == (None, [None, {"n": "1"}])
+    assert (rich.keys, rich.headers) == (None, [None, {"n": b"1"}])
 
 
 def test_a_key_of_a_derived_class_is_its_text() -> None:

@@ -15,10 +15,10 @@ what it has fetched for it. When nobody needs any it is simply not polled.
 
 Measured (librdkafka 2.16), and why the settings are what they are: behind a full queue librdkafka
 waits for ``fetch.queue.backoff.ms``, by default a second, which costs it half its rate. Of what it
-has fetched it hands out nothing before all of that is unpacked, which takes 0.3 us an event: so no
-fetch is large, however many the partitions. And a broker's thread that has nothing to fetch sleeps
-for up to a second, whatever it is told to fetch meanwhile: any other request to that broker wakes
-it.
+has fetched it hands out nothing before all of that is unpacked, which takes 0.3 us an event; but
+where a broker is far away, as much comes with each round trip: a fetch is something between. And a
+broker's thread that has nothing to fetch sleeps for up to a second, whatever it is told to fetch
+meanwhile: any other request to that broker wakes it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ _FOLLOWING: Final[dict[str, Any]] = {
     **COMMON,
     "fetch_wait_max_ms": 100,  # so long a new lane may have to wait for others' fetch
     "fetch_message_max_bytes": 2**18,  # as stored: of what compresses well many times as much
-    "fetch_max_bytes": 2**19,
-    "message_max_bytes": 2**19,  # of no use to a consumer, but librdkafka wants it no larger
+    "fetch_max_bytes": 2**20,
     "queued_min_messages": 50_000,
     "queued_max_messages_kbytes": 8192,
 }

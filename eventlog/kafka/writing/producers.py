@@ -74,7 +74,7 @@ class Writers:
             TopicNotFoundError: a topic was deleted.
             EventLogError: the cluster refused it.
         """
-        if len(shipments) == 1 and len(shipments[0].cuts(SET_EVENTS)) == 1:
+        if len(shipments) == 1 and shipments[0].is_one_set:
             self.send(shipments, errand)
             return
         with self.transactional.lend(deadline=errand.deadline) as sender:

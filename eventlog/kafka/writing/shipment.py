@@ -128,6 +128,11 @@ class Shipment:
 
     # Cutting
 
+    @property
+    def is_one_set(self) -> bool:
+        """Whether it is one set if it is cut as it has it best."""
+        return len(self.cuts(self.set_events)) == 1
+
     def cuts(self, set_events: int) -> list[tuple[int, int]]:
         """Where sets begin and end: after every so many events if they fit, or sooner."""
         if not self._fits(set_events):
@@ -142,7 +147,7 @@ class Shipment:
         return all(sum(self._pieces[start : start + step]) <= self._most for start in starts)
 
     def _measured(self) -> list[int]:
-        """Bytes of every `_PIECE_EVENTS` in a set, or more.
+        """Bytes of every `_PIECE_EVENTS` in a set, or a few more than `_sizes` has them.
 
         It takes no step in Python for each event.
         """
