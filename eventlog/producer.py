@@ -38,7 +38,6 @@ from eventlog.event import (
     body_bytes,
     checked_key,
     copied_properties,
-    pack_properties,
 )
 from eventlog.log import Body, Duration
 from eventlog.producing import endings
@@ -88,6 +87,7 @@ class Producer(ParcelStorer):
     ) -> None:
         self._producer_id = None if producer_id is None else check_producer_id(producer_id)
         self._asynchronous = False
+        self._pack = outlet.pack
         super().__init__(
             outlet,
             Caller(on_delivery),
@@ -149,7 +149,8 @@ class Producer(ParcelStorer):
 
         Raises:
             BufferFullError: there was no room in time. The event was not accepted.
-            EventTooLargeError, PartitionNotFoundError, TypeError, ValueError: see `Topic.append`.
+            EventTooLargeError, PartitionNotFoundError, TypeError, UnsupportedOperationError,
+            ValueError: see `Topic.append`.
             ProducerFencedError: a later producer has the same name.
             DeliveryError: of a producer with a name: an event before this one was not stored;
                 sending goes on from there.
@@ -164,7 +165,7 @@ class Producer(ParcelStorer):
             size = len(body) + EVENT_BYTES
             packed = None
             if properties is not None and (own := copied_properties(properties)):
-                packed = pack_properties(own)
+                packed = self._pack(own)
                 size += len(packed)
             parcel = self._open
             left = parcel.left - size
@@ -187,7 +188,7 @@ class Producer(ParcelStorer):
         body = body if type(body) is bytes else body_bytes(body)
         key = None if key is None else checked_key(key)
         own = copied_properties(properties)
-        packed = pack_properties(own) if own else None
+        packed = self._pack(own) if own else None
         size = len(body) + EVENT_BYTES + (0 if packed is None else len(packed))
         return Accepted(body, key, packed, size)
 

@@ -13,7 +13,7 @@ from eventlog.embedded.append import Part, TopicState, encode_parts
 from eventlog.embedded.producers import ProducerRecord
 from eventlog.embedded.writer import Writer
 from eventlog.engine.outlet import EngineOutlet
-from eventlog.event import checked_key
+from eventlog.event import checked_key, pack_properties
 from eventlog.positions import instant
 from eventlog.producing.delivery import Batch
 from eventlog.producing.lots import Lot, by_partition
@@ -29,6 +29,7 @@ class EmbeddedOutlet(EngineOutlet):
     """See `Outlet`."""
 
     _topic: EmbeddedTopic
+    pack = staticmethod(pack_properties)
 
     def __init__(self, topic: EmbeddedTopic) -> None:
         self._topic = topic

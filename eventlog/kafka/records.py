@@ -65,6 +65,7 @@ __all__ = [
     "Headers",
     "all_headers",
     "all_headers_packed",
+    "check_names",
     "decoded",
     "from_messages",
     "to_headers",
@@ -172,6 +173,19 @@ def to_headers(properties: Mapping[str, PropertyValue]) -> Headers:
     return headers
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names that no header can have.
+
+    Raises:
+        UnsupportedOperationError: there is one.
+    """
+    for name in names:
+        if name in RESERVED or "\0" in name:  # librdkafka would cut it there
+            raise UnsupportedOperationError(
+                f"no property can be named {name!r} on a Kafka cluster: give it another name"
+            )
+
+
 class _Plan(NamedTuple):
     """How properties of certain names and types become headers: mostly those of the event before.
 
@@ -192,11 +206,7 @@ _SAMPLE_EVENTS: Final = 4000
 def _plan(kinds: tuple[Any, ...]) -> _Plan:
     """The plan for names, and as many types behind them."""
     names, types = kinds[: len(kinds) // 2], kinds[len(kinds) // 2 :]
-    for name in names:
-        if name in RESERVED or "\0" in name:  # librdkafka would cut it there
-            raise UnsupportedOperationError(
-                f"no property can be named {name!r} on a Kafka cluster: give it another name"
-            )
+    check_names(names)
     pairs = [*zip(names, types, strict=True)]
     told = {name: kind.__name__ for name, kind in pairs if kind not in (str, type(None))}
     writers = [(name, _WRITERS[kind]) for name, kind in pairs if kind in _WRITERS]

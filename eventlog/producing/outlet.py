@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eventlog.event import Key
+from eventlog.event import Key, PropertyValue, pack_properties
 from eventlog.producing.delivery import Batch
 
 __all__ = ["Identity", "Outlet", "Stored"]
@@ -59,6 +59,15 @@ class Outlet(Protocol):
 
     def check_partition(self, partition: object) -> int:
         """`partition`, if there is one of that number."""
+
+    def pack(self, properties: dict[str, PropertyValue]) -> bytes:
+        """`pack_properties`, and whatever else is to be checked of them here. Never blocks.
+
+        Raises:
+            EventTooLargeError, TypeError, ValueError: see `Event`.
+            UnsupportedOperationError: there can be no such properties here.
+        """
+        return pack_properties(properties)
 
     def register(self, producer_id: str) -> Identity:
         """Become the producer of that name; an earlier one is fenced from now on."""

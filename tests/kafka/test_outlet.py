@@ -9,7 +9,15 @@ from collections.abc import Callable
 
 import pytest
 
-from eventlog import Delivery, DeliveryError, EventLog, LogBusyError, Producer, TopicNotFoundError
+from eventlog import (
+    Delivery,
+    DeliveryError,
+    EventLog,
+    LogBusyError,
+    Producer,
+    TopicNotFoundError,
+    UnsupportedOperationError,
+)
 from eventlog.kafka.writing.shipment import SET_EVENTS
 from tests.kafka.writing import PATIENCE, as_kafka, bodies, impatient, made, stored_at
 from tests.servers.kafka import Kafka
@@ -83,6 +91,29 @@ def test_many_events_are_stored_in_order(
     for events in stored:
         numbers = [int(body.split()[0]) for _, body in sorted(events.items())]
         assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("producer_id", [None, "named"])
+def test_a_name_that_no_property_can_have_is_refused_at_once(
+    kafka_log: EventLog, producer_id: str | None
+) -> None:
+    """Events that were sent before and after are none the worse for it."""
+    topic = made(kafka_log)
+    numbers = itertools.count()
+
+    def send(body: bytes, name: str) -> Delivery:
+        sequence = None if producer_id is None else next(numbers)
+        return producer.send(body, properties={name: 1}, sequence=sequence)
+
+    with topic.producer(producer_id=producer_id) as producer:
+        before = send(b"before", "n")
+        for name in ("eventlog-types", "eventlog-key", "cut\0off"):
+            for _ in range(2):
+                with pytest.raises(UnsupportedOperationError, match="no property can be named"):
+                    send(b"bad", name)
+        after = send(b"after", "n")
+    assert [before.result(PATIENCE).offset, after.result(PATIENCE).duplicate] == [0, False]
+    assert bodies(topic) == [b"before", b"after"]
 
 
 def test_keys_and_properties_of_all_kinds_may_be_mixed(kafka_log: EventLog) -> None:

@@ -8,11 +8,12 @@ answer comes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventlog.engine.outlet import EngineOutlet
+from eventlog.event import PropertyValue, pack_properties
 from eventlog.kafka.deadline import Deadline
-from eventlog.kafka.records import all_headers_packed
+from eventlog.kafka.records import all_headers_packed, check_names
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.named import NamedProducer
 from eventlog.kafka.writing.shipment import Shipment
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaOutlet"]
 
+_MOST_NAMES: Final = 256
+
 
 class KafkaOutlet(EngineOutlet):
     """See `Outlet`."""
@@ -34,6 +37,17 @@ class KafkaOutlet(EngineOutlet):
     def __init__(self, topic: KafkaTopic) -> None:
         self._topic = topic
         self._named: NamedProducer | None = None
+        self._known_names: set[tuple[str, ...]] = set()
+
+    def pack(self, properties: dict[str, PropertyValue]) -> bytes:
+        packed = pack_properties(properties)
+        names = (*properties,)
+        if names not in self._known_names:
+            check_names(names)
+            if len(self._known_names) >= _MOST_NAMES:
+                self._known_names.clear()
+            self._known_names.add(names)
+        return packed
 
     def register(self, producer_id: str) -> Identity:
         self._named = NamedProducer(self._topic, producer_id)
