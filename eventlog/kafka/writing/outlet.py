@@ -37,16 +37,15 @@ class KafkaOutlet(EngineOutlet):
     def __init__(self, topic: KafkaTopic) -> None:
         self._topic = topic
         self._named: NamedProducer | None = None
-        self._known_names: set[tuple[str, ...]] = set()
+        self._known_names: set[str] = set()  # that headers can have
 
     def pack(self, properties: dict[str, PropertyValue]) -> bytes:
         packed = pack_properties(properties)
-        names = (*properties,)
-        if names not in self._known_names:
-            check_names(names)
+        if not self._known_names.issuperset(properties):
+            check_names(properties)
             if len(self._known_names) >= _MOST_NAMES:
                 self._known_names.clear()
-            self._known_names.add(names)
+            self._known_names.update(properties)
         return packed
 
     def register(self, producer_id: str) -> Identity:
