@@ -64,6 +64,15 @@ class Spec(NamedTuple):
 
 _RATE: Final = "events/s"
 
+
+def _of_kafka(row: str, title: str) -> dict[str, Spec]:
+    """The two rows of what is measured with one partition, and with eight."""
+    return {
+        f"kafka-{row}-1": Spec(f"Kafka: {title}, 1 partition", _RATE, at_least=0.7, aim=AIM),
+        f"kafka-{row}-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    }
+
+
 SPECS: Final[Mapping[str, Spec]] = {
     "append-1": Spec("append, 1 event", _RATE, at_least=0.5, aim=AIM),
     "append-100": Spec("append_batch, 100 events", _RATE, aim=AIM),
@@ -157,40 +166,13 @@ SPECS: Final[Mapping[str, Spec]] = {
         "an hour of 100 hosts and 10,000 partitions, simulated", "s", at_most=1.0
     ),
     "import": Spec("import eventlog", "ms", at_most=1.0),
-    "kafka-publish-bodies-1": Spec(
-        "Kafka: producer.send, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
-    ),
-    "kafka-publish-bodies-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
-    "kafka-publish-properties-1": Spec(
-        "Kafka: producer.send, key and 2 properties, 1 partition", _RATE, at_least=0.7, aim=AIM
-    ),
-    "kafka-publish-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
-    "kafka-publish-unique-1": Spec(
-        "Kafka: producer.send, properties of which none is like another, 1 partition",
-        _RATE,
-        at_least=0.7,
-        aim=AIM,
-    ),
-    "kafka-publish-unique-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
-    "kafka-lists-bodies-1": Spec(
-        "Kafka: consumer.batches, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
-    ),
-    "kafka-lists-bodies-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
-    "kafka-lists-properties-1": Spec(
-        "Kafka: consumer.batches, key and 2 properties, 1 partition", _RATE, at_least=0.7, aim=AIM
-    ),
-    "kafka-lists-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
-    "kafka-events-bodies-1": Spec(
-        "Kafka: consumer, event by event, bodies, 1 partition", _RATE, at_least=0.7, aim=AIM
-    ),
-    "kafka-events-bodies-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
-    "kafka-events-properties-1": Spec(
-        "Kafka: consumer, event by event, key and 2 properties, 1 partition",
-        _RATE,
-        at_least=0.7,
-        aim=AIM,
-    ),
-    "kafka-events-properties-8": Spec("... 8 partitions", _RATE, at_least=0.7, aim=AIM),
+    **_of_kafka("publish-bodies", "producer.send, bodies"),
+    **_of_kafka("publish-properties", "producer.send, key and 2 properties"),
+    **_of_kafka("publish-unique", "producer.send, properties of which none is like another"),
+    **_of_kafka("lists-bodies", "consumer.batches, bodies"),
+    **_of_kafka("lists-properties", "consumer.batches, key and 2 properties"),
+    **_of_kafka("events-bodies", "consumer, event by event, bodies"),
+    **_of_kafka("events-properties", "consumer, event by event, key and 2 properties"),
 }
 """Every row there is, in the order of the table."""
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
@@ -145,6 +146,13 @@ class Child:
 
 
 Start: TypeAlias = Callable[..., Child]
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """As many as are needed, up to 12, so that a test can do several things at once."""
+    with ThreadPoolExecutor(12) as threads:
+        yield threads
 
 
 @pytest.fixture

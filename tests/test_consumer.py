@@ -160,12 +160,6 @@ class SpyWatch(Watch):
         return await self._inner.wait_async(timeout)
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
 def result_of(future: Future[T]) -> T:
     return future.result(PATIENCE)
 

@@ -80,12 +80,6 @@ def topic(log: EventLog) -> Topic:
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
-@pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer looks after its group a thousand times a second, instead of once."""
     monkeypatch.setattr("eventlog.consuming.reading.CHECK_SECONDS", 0.001)

@@ -66,12 +66,6 @@ def topic(log: EventLog) -> Topic:
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
-@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who closes a log waits for nothing that takes any time."""
     monkeypatch.setattr("eventlog.consuming.readership.RELEASE_SECONDS", 0.05)

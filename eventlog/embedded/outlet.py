@@ -29,7 +29,7 @@ class EmbeddedOutlet(EngineOutlet):
     """See `Outlet`."""
 
     _topic: EmbeddedTopic
-    pack = staticmethod(pack_properties)
+    pack = staticmethod(pack_properties)  # itself: one call fewer for each event
 
     def __init__(self, topic: EmbeddedTopic) -> None:
         self._topic = topic

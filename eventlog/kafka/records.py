@@ -25,11 +25,10 @@ What this module deliberately does not do: compare sizes with limits, or place e
 from __future__ import annotations
 
 import contextlib
-import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import repeat, starmap
+from itertools import chain, repeat, starmap
 from operator import itemgetter, length_hint
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
@@ -80,6 +79,9 @@ RESERVED: Final = frozenset({TYPES_HEADER, KEY_HEADER})
 
 _PLACES: Final = list(range(EVENTS_PER_ORIGIN))
 _MOST_STRETCHES: Final = 16
+_SAMPLE_EVENTS: Final = 4000
+"""Of so many events it is looked whether their properties repeat."""
+
 _LAST_MS: Final = LAST_INSTANT_US // 1000
 _NO_HEADERS: Final = pack(None)
 _KEY_IS_BYTES: Final = (KEY_HEADER, b"bytes")
@@ -147,7 +149,7 @@ def _are_written(properties: list[dict[str, Any]]) -> bool:
     kinds = [{*map(type, column)} for column in columns.values()]
     if any(len(some) > 1 for some in kinds):
         return False
-    plan = _plan((*names, *itertools.chain.from_iterable(kinds)))
+    plan = _plan((*names, *chain.from_iterable(kinds)))
     for name, write in plan.writers:
         for own, value in zip(properties, map(write, columns[name]), strict=True):
             own[name] = value
@@ -200,7 +202,6 @@ class _Plan(NamedTuple):
 
 _plans: Final[dict[tuple[Any, ...], _Plan]] = {}
 _MOST_PLANS: Final = 256
-_SAMPLE_EVENTS: Final = 4000
 
 
 def _plan(kinds: tuple[Any, ...]) -> _Plan:

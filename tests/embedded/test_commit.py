@@ -77,12 +77,6 @@ def committer(log: EmbeddedLog) -> Committer:
     return log.environment.committer
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(12) as threads:
-        yield threads
-
-
 class Held:
     """A commit that goes on for as long as the test likes, so that others queue up behind it."""
 

@@ -67,12 +67,6 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as threads:
-        yield threads
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "lock"
 

@@ -70,13 +70,6 @@ def fencing(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> Fencing:
 
 
 @pytest.fixture
-def thread() -> Iterator[ThreadPoolExecutor]:
-    """For who follows, so that the test can say how long it may take."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
 def log(kafka: Kafka, fencing: Fencing) -> Iterator[KafkaLog]:
     """Whose clients go through the proxy."""
     with eventlog.open(kafka.proxy.location, timeout=SOON, lock_timeout=SOON) as log:
@@ -131,7 +124,7 @@ def test_single_reads_go_on(log: KafkaLog, fencing: Fencing) -> None:
     assert [event.body for event in topic.read(0)] == [b"0"]
 
 
-def test_a_consumer_goes_on(log: KafkaLog, fencing: Fencing, thread: ThreadPoolExecutor) -> None:
+def test_a_consumer_goes_on(log: KafkaLog, fencing: Fencing, threads: ThreadPoolExecutor) -> None:
     topic = made(log)
     topic.append_batch([b"%d" % number for number in range(1000)])
     with topic.consumer(start=EARLIEST) as consumer:
@@ -140,7 +133,7 @@ def test_a_consumer_goes_on(log: KafkaLog, fencing: Fencing, thread: ThreadPoolE
             fencing.tell(topic.name)  # with messages that were fetched, and at the end
             topic.append(b"%d" % number)
             while found[-1] != b"%d" % number:
-                found.append(thread.submit(next, consumer).result(SOON).body)
+                found.append(threads.submit(next, consumer).result(SOON).body)
     assert found == [b"%d" % number for number in range(1002)]
 
 
@@ -268,7 +261,7 @@ def test_with_a_sender_that_has_lost_its_broker_the_idle_ones_are_let_go_of(is_l
 
 
 def test_another_client_reads_on(
-    lost: KafkaLog, fencing: Fencing, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    lost: KafkaLog, fencing: Fencing, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was fetched by the lost one is fetched again; each event is handed out once."""
     for module in ("clients", "offset_reader"):
@@ -283,5 +276,5 @@ def test_another_client_reads_on(
             fencing.tell(topic.name)
             topic.append(b"%d" % number)
             while found[-1] != b"%d" % number:
-                found.append(thread.submit(next, consumer).result(4 * SOON).body)
+                found.append(threads.submit(next, consumer).result(4 * SOON).body)
     assert found == [b"%d" % number for number in range(1003)]

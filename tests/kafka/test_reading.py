@@ -6,7 +6,6 @@ import gc
 import itertools
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,13 +33,6 @@ from tests.kafka.reading import PATIENCE, Writer, expire, fetchers_of, made, unt
 from tests.servers.kafka import Kafka
 
 PLENTY = 2**30
-
-
-@pytest.fixture
-def thread() -> Iterator[ThreadPoolExecutor]:
-    """For who follows while the test goes on."""
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 def _bodies(consumer: Consumer, count: int | None = None) -> list[bytes]:
@@ -80,7 +72,7 @@ def test_markers_and_what_was_aborted_are_no_events(kafka: Kafka, kafka_log: Eve
 
 
 def test_what_is_not_committed_is_not_there_yet(
-    kafka: Kafka, kafka_log: EventLog, thread: ThreadPoolExecutor
+    kafka: Kafka, kafka_log: EventLog, threads: ThreadPoolExecutor
 ) -> None:
     """Nor what stands behind it; who follows gets it with the commit."""
     topic = made(kafka_log)
@@ -91,7 +83,7 @@ def test_what_is_not_committed_is_not_there_yet(
             with topic.consumer(max_wait=0.3) as consumer:
                 assert _bodies(consumer) == []
             assert topic.read(0) == []
-            found = thread.submit(_bodies, following, 2)
+            found = threads.submit(_bodies, following, 2)
         assert found.result(PATIENCE) == [b"0", b"1"]
 
 
@@ -326,7 +318,7 @@ def test_closing_the_log_ends_what_reads_ahead(kafka: Kafka) -> None:
 # What becomes of the topic
 
 
-def _waiting(consumer: Consumer, thread: ThreadPoolExecutor, count: int) -> Future[list[bytes]]:
+def _waiting(consumer: Consumer, threads: ThreadPoolExecutor, count: int) -> Future[list[bytes]]:
     """A consumer that has read what is there, and waits for more."""
     seen = threading.Event()
 
@@ -340,20 +332,20 @@ def _waiting(consumer: Consumer, thread: ThreadPoolExecutor, count: int) -> Futu
                 break
         return found
 
-    following = thread.submit(follow)
+    following = threads.submit(follow)
     assert seen.wait(PATIENCE)
     return following
 
 
 def test_partitions_that_are_added_are_read_by_who_waits(
-    kafka: Kafka, kafka_log: EventLog, thread: ThreadPoolExecutor
+    kafka: Kafka, kafka_log: EventLog, threads: ThreadPoolExecutor
 ) -> None:
     """From their beginning."""
     topic = made(kafka_log)
     writer = Writer(kafka, topic.name)
     writer.write([b"last"])
     with topic.consumer() as consumer:
-        following = _waiting(consumer, thread, 2)
+        following = _waiting(consumer, threads, 2)
         with (
             eventlog.open(kafka.location) as other,
             pytest.warns(UserWarning, match="keys move"),
@@ -364,13 +356,13 @@ def test_partitions_that_are_added_are_read_by_who_waits(
 
 
 def test_who_waits_is_told_that_the_topic_was_deleted(
-    kafka: Kafka, kafka_log: EventLog, thread: ThreadPoolExecutor
+    kafka: Kafka, kafka_log: EventLog, threads: ThreadPoolExecutor
 ) -> None:
     """And reads nothing of another one of its name."""
     topic = made(kafka_log)
     Writer(kafka, topic.name).write([b"last"])
     with topic.consumer() as consumer:
-        following = _waiting(consumer, thread, 2)
+        following = _waiting(consumer, threads, 2)
         with eventlog.open(kafka.location) as other:
             other.delete_topic(topic.name)
             other.create_topic(topic.name, partitions=1).append(b"another's")
@@ -400,18 +392,18 @@ def test_what_expires_before_it_is_read_is_reported(kafka: Kafka, kafka_log: Eve
 
 
 def test_a_consumer_goes_on_when_the_broker_is_back(
-    kafka: Kafka, thread: ThreadPoolExecutor
+    kafka: Kafka, threads: ThreadPoolExecutor
 ) -> None:
     """Each event once, also if the broker was killed; within the time that a call may take."""
     with eventlog.open(kafka.location, timeout=60.0) as log:
-        follow_over_a_crash(kafka, made(log), thread)
+        follow_over_a_crash(kafka, made(log), threads)
 
 
-def follow_over_a_crash(kafka: Kafka, topic: Topic, thread: ThreadPoolExecutor) -> None:
+def follow_over_a_crash(kafka: Kafka, topic: Topic, threads: ThreadPoolExecutor) -> None:
     writer = Writer(kafka, topic.name)
     writer.write([b"last"])
     with topic.consumer() as consumer:
-        following = _waiting(consumer, thread, 3)
+        following = _waiting(consumer, threads, 3)
         kafka.crash()
         kafka.start()
         Writer(kafka, topic.name).write([b"1", b"2"])

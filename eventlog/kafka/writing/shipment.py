@@ -130,8 +130,9 @@ class Shipment:
 
     @property
     def is_one_set(self) -> bool:
-        """Whether it is one set if it is cut as it has it best."""
-        return len(self.cuts(self.set_events)) == 1
+        """Whether it surely is one set if it is cut as it has it best."""
+        fits = self.count <= self.set_events and self._fits(self.set_events)
+        return fits or self.count == 1
 
     def cuts(self, set_events: int) -> list[tuple[int, int]]:
         """Where sets begin and end: after every so many events if they fit, or sooner."""
