@@ -42,15 +42,20 @@ def answered(
         KafkaException: it is an error, or did not come.
     """
     deadline = Deadline(left + _GRACE)
-    while True:
-        try:
-            return future.result(min(deadline.left(), _SLICE))
-        except TimeoutError:
-            if deadline.passed:
-                raise timed_out() from None
-            check()
-        except ValueError as error:
-            raise KafkaException(KafkaError(KafkaError._FAIL, str(error))) from None  # noqa: SLF001
+    while not _is_done(future, min(deadline.left(), _SLICE)):
+        if deadline.passed:
+            raise timed_out()
+        check()
+    error = future.exception()
+    if isinstance(error, KafkaException):  # not itself: what the future has, and whose frames have
+        raise KafkaException(*error.args)  # the future, would only go with the garbage
+    if isinstance(error, ValueError):
+        raise KafkaException(KafkaError(KafkaError._FAIL, str(error)))  # noqa: SLF001
+    return future.result()
+
+
+def _is_done(future: concurrent.futures.Future[Any], timeout: float) -> bool:
+    return bool(concurrent.futures.wait([future], timeout).done)
 
 
 def timed_out() -> KafkaException:

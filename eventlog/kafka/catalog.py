@@ -29,6 +29,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 
 from eventlog.errors import TopicExistsError, TopicNotFoundError
+from eventlog.kafka.clients import let_go
 from eventlog.kafka.cluster import LATEST, Cluster, Described
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.stamping import is_set_by_us
@@ -223,6 +224,7 @@ class Catalog:
                 producer.produce(CATALOG, value, key, partition=0, on_delivery=delivered)
             left = producer.flush(timeout + 1)
         except KafkaException as error:
+            let_go(error)
             raise self._cluster.error(error, doing, within=timeout) from error
         if left:
             failures.append(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - its name

@@ -2,18 +2,23 @@
 
 A forked child has the memory of its parent's clients but not their threads, and would wait for
 those without end, even where it only frees one.
+
+What they raise keeps nothing alive. A client ends, with its threads, when the last reference to it
+is gone, so an exception that nobody lets go of would keep it, by way of its traceback, for good.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
@@ -23,9 +28,10 @@ from eventlog.errors import ClosedError, UnsupportedOperationError
 from eventlog.kafka.failures import Kind, error_of, kind_of, translate
 from eventlog.kafka.location import Settings, explained
 
-__all__ = ["Clients", "Consumer", "Producer"]
+__all__ = ["Administrator", "Clients", "Consumer", "Producer", "let_go"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _TELLING: Final = frozenset({Kind.NO_ANSWER, Kind.LOGIN, Kind.ENCRYPTION, Kind.NOT_ALLOWED})
 """What may be the reason why something else gets no answer."""
@@ -38,12 +44,86 @@ _RENEWAL_SECONDS: Final = 5.0
 """How long an administrator is given at least to find a broker again."""
 
 
+def let_go(error: KafkaException) -> None:
+    """Have an exception that a client has just raised not keep the one being handled meanwhile.
+
+    confluent-kafka 2.16 gives its `KafkaError` the flag of an exception without freeing what
+    exceptions have. Up to Python 3.11 a `KafkaException` that is raised while another exception is
+    handled, by whomever in this thread, leaves that one to it as its context: for good.
+    """
+    if sys.version_info < (3, 12):
+        ctypes.pythonapi.PyException_SetContext(ctypes.py_object(error_of(error)), None)
+
+
+def _letting_go(method: F) -> F:
+    """A client's method that raises no `SystemError`, and nothing that keeps others alive."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except KafkaException as error:
+            let_go(error)
+            raise
+        except SystemError as error:
+            raise KafkaException(_cause_of(error)) from None
+
+    return cast(F, call)
+
+
+def _cause_of(error: SystemError) -> KafkaError:
+    """What librdkafka said when it broke down during a callback: fenced, most likely.
+
+    It seems then that the callback has returned with an error. What was raised in a callback is
+    never freed, up to Python 3.11, so it is emptied.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KafkaException):
+        seen = seen.__cause__ or seen.__context__
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return KafkaError(KafkaError._FAIL, str(error)) if seen is None else error_of(seen)  # noqa: SLF001 - its name
+
+
 class Consumer(confluent_kafka.Consumer):
     """A consumer of librdkafka that can be referred to weakly."""
 
+    assign = _letting_go(confluent_kafka.Consumer.assign)
+    close = _letting_go(confluent_kafka.Consumer.close)
+    commit = _letting_go(confluent_kafka.Consumer.commit)
+    committed = _letting_go(confluent_kafka.Consumer.committed)
+    consume = _letting_go(confluent_kafka.Consumer.consume)
+    get_watermark_offsets = _letting_go(confluent_kafka.Consumer.get_watermark_offsets)
+    incremental_assign = _letting_go(confluent_kafka.Consumer.incremental_assign)
+    incremental_unassign = _letting_go(confluent_kafka.Consumer.incremental_unassign)
+    list_topics = _letting_go(confluent_kafka.Consumer.list_topics)
+    offsets_for_times = _letting_go(confluent_kafka.Consumer.offsets_for_times)
+    pause = _letting_go(confluent_kafka.Consumer.pause)
+    poll = _letting_go(confluent_kafka.Consumer.poll)
+    resume = _letting_go(confluent_kafka.Consumer.resume)
+
 
 class Producer(confluent_kafka.Producer):
-    """A producer of librdkafka that can be referred to weakly."""
+    """A producer of librdkafka that can be referred to weakly.
+
+    Whoever calls `produce`, which is called too often, has to `let_go` of what it raises.
+    """
+
+    abort_transaction = _letting_go(confluent_kafka.Producer.abort_transaction)
+    begin_transaction = _letting_go(confluent_kafka.Producer.begin_transaction)
+    commit_transaction = _letting_go(confluent_kafka.Producer.commit_transaction)
+    flush = _letting_go(confluent_kafka.Producer.flush)
+    init_transactions = _letting_go(confluent_kafka.Producer.init_transactions)
+    list_topics = _letting_go(confluent_kafka.Producer.list_topics)
+    poll = _letting_go(confluent_kafka.Producer.poll)
+    purge = _letting_go(confluent_kafka.Producer.purge)
+    send_offsets_to_transaction = _letting_go(confluent_kafka.Producer.send_offsets_to_transaction)
+
+
+class Administrator(AdminClient):
+    """An administrator of librdkafka."""
+
+    list_topics = _letting_go(AdminClient.list_topics)
+    poll = _letting_go(AdminClient.poll)
 
 
 class _Librdkafka:
@@ -78,7 +158,7 @@ class Clients:
         self._complaint: _Complaint | None = None
         self._renewing: Final = threading.Lock()
         self._renewed_at = time.monotonic()
-        self._administrator: AdminClient | None = self._new_administrator()
+        self._administrator: Administrator | None = self._new_administrator()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self.settings.place}>"
@@ -94,14 +174,14 @@ class Clients:
         return self._made(Producer, self.settings.client(**config))
 
     @property
-    def _admin(self) -> AdminClient:
+    def _admin(self) -> Administrator:
         administrator = self._administrator
         if administrator is None:
             raise self._was_closed()
         return administrator
 
-    def _new_administrator(self) -> AdminClient:
-        return self._made(AdminClient, self.settings.client())
+    def _new_administrator(self) -> Administrator:
+        return self._made(Administrator, self.settings.client())
 
     def renew_administrator(self) -> None:
         """Take another one: after an outage an old one may find no broker for minutes, when a new

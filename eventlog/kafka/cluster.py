@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -34,7 +33,7 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.asking import answered, is_passing, never_came, no_leader, pauses
-from eventlog.kafka.clients import Clients, Consumer, Producer
+from eventlog.kafka.clients import Administrator, Clients, Consumer, Producer
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
 from eventlog.kafka.groups.readers import GroupReaders
@@ -60,6 +59,10 @@ _LOOK_AROUND: Final = 1.0
 
 _SAYS_NOTHING: Final = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)  # noqa: SLF001 - their names
 """That no broker can be reached is known already."""
+
+_SHOWN_SECONDS: Final = 2.0
+"""How long changed settings may take to be shown. A cluster may also show others than it was given.
+"""
 
 _LOGIN_POLL: Final = 0.25
 """Seconds between looks whether the login was refused: librdkafka itself would try for ever."""
@@ -381,7 +384,7 @@ class Cluster(Clients):
     def set_configs(
         self, name: str, changes: Mapping[str, str | None], *, try_only: bool = False
     ) -> None:
-        """Change settings of a topic, all at once; the others stay.
+        """Change settings of a topic, all at once, and wait until brokers show it; others stay.
 
         Args:
             changes: what they are to be; None for what the cluster has for all topics.
@@ -402,6 +405,17 @@ class Cluster(Clients):
                 )
             ),
         )
+        if not try_only:
+            self._wait_for_configs(name, {key: new for key, new in changes.items() if new})
+
+    def _wait_for_configs(self, name: str, wanted: Mapping[str, str]) -> None:
+        """Wait until brokers, which hear of changes from the controller, show these settings."""
+        deadline = Deadline(min(self.settings.timeout, _SHOWN_SECONDS))
+        for pause in pauses():
+            shown = self.configs([name]).get(name)
+            if shown is None or wanted.items() <= shown.items() or deadline.passed:
+                return
+            time.sleep(pause)
 
     def _answered(self, answer: Future[Any], left: float) -> Any:
         return answered(answer, left, self.check_process)
@@ -450,7 +464,7 @@ class Cluster(Clients):
             time.sleep(pause)
         raise AssertionError
 
-    def _look_around(self, administrator: AdminClient, deadline: Deadline) -> AdminClient:
+    def _look_around(self, administrator: Administrator, deadline: Deadline) -> Administrator:
         """Have the cluster be looked at anew, and by another administrator if this one finds none.
 
         Returns: who is asked next.

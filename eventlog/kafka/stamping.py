@@ -12,7 +12,6 @@ A topic of others that takes the times of who sends, is left as it is.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +20,6 @@ from eventlog.errors import (
     LogBusyError,
     TopicNotFoundError,
 )
-from eventlog.kafka.asking import pauses
-from eventlog.kafka.deadline import Deadline
 
 if TYPE_CHECKING:
     from eventlog.kafka.topic import KafkaTopic
@@ -37,8 +34,6 @@ _BY_BROKERS: Final = "LogAppendTime"
 _BY_SENDERS: Final = "CreateTime"
 _ANY: Final = str(2**63 - 1)
 _MARK: Final = str(2**63 - 2)
-
-_SHOWN_SECONDS: Final = 2.0
 
 
 class Stamping:
@@ -97,13 +92,7 @@ class Stamping:
         self._is_kept = False
 
     def _change(self, changes: Mapping[str, str | None]) -> None:
-        """Change settings, and wait a moment until brokers show them."""
         self._cluster.set_configs(self._topic.name, changes)
-        deadline = Deadline(_SHOWN_SECONDS)
-        for pause in pauses():
-            if self._config().get(_TYPE) == changes[_TYPE] or deadline.passed:
-                break
-            time.sleep(pause)
         self._topic.refresh()
 
     def _is_marked(self, config: Mapping[str, str]) -> bool:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import subprocess
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -267,6 +264,18 @@ def test_what_was_not_made_leaves_nothing_behind(log: KafkaLog, other: KafkaLog)
     assert not [key for key in other._catalog._records if key.startswith(name.encode())]
 
 
+def test_changed_settings_are_seen_though_brokers_show_them_late(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hear of them from the controller."""
+    topic = log.create_topic(next(names), max_event_bytes=1000)
+    shown = log.cluster.configs
+    late = [shown([topic.name])] * 4
+    monkeypatch.setattr(log.cluster, "configs", lambda names: late.pop() if late else shown(names))
+    topic.configure(max_event_bytes=100)
+    assert topic.max_event_bytes == 100
+
+
 def test_a_topic_made_anew_by_another_program_is_another_programs(
     kafka: Kafka, log: KafkaLog
 ) -> None:
@@ -500,65 +509,7 @@ def test_a_broker_that_comes_back_is_found_again(kafka: Kafka) -> None:
         assert topic.offset_at(0, "latest") == 0
 
 
-# Processes
-
-
-def test_a_closed_log_leaves_no_threads(kafka: Kafka) -> None:
-    """librdkafka's, which Python does not count."""
-
-    def threads() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
-
-    before = threads()
-    with eventlog.open(kafka.location) as log:
-        log.topics()
-        assert threads() > before
-    assert threads() == before
-
-
-def test_a_forked_child_is_told_to_open_the_log_anew(kafka: Kafka) -> None:
-    """And neither it nor its end touches, or waits for, what is the parent's.
-
-    In a process of its own: other tests' clients may hold a lock of librdkafka's when this forks.
-    """
-    program = f"from {__name__} import fork; fork({kafka.location!r}, {next(names)!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def fork(location: str, name: str) -> None:
-    with eventlog.open(location) as log:
-        assert isinstance(log, KafkaLog)
-        topic = log.create_topic(name)
-        clients = [log.cluster.consumer(group_id="g"), log.cluster.producer()]
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                clients.clear()
-                status = in_child(log, topic, location)
-            except BaseException:  # noqa: BLE001 - the parent's parent shows it
-                traceback.print_exc()
-            os._exit(status)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        assert log.topic(topic.name).id == topic.id
-
-
-def in_child(log: KafkaLog, topic: eventlog.Topic, location: str) -> int:
-    for call in (log.topics, lambda: topic.read(0), lambda: topic.append(b"")):
-        try:
-            call()
-        except UnsupportedOperationError as error:
-            if "fork" not in str(error):
-                return 2
-        else:
-            return 3
-    log.close()
-    with eventlog.open(location, timeout=60) as own:
-        return 0 if own.topic(topic.name).id == topic.id else 4
+# Logins and settings
 
 
 def test_a_password_nobody_asks_for_is_refused_at_once_and_not_shown(kafka: Kafka) -> None:

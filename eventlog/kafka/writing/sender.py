@@ -41,7 +41,7 @@ from confluent_kafka import (
     Message,
 )
 
-from eventlog.kafka.clients import Producer
+from eventlog.kafka.clients import Producer, let_go
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
 from eventlog.kafka.forgotten import has_broker
@@ -50,7 +50,7 @@ from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import SET_EVENTS, Run, Shipment
 from eventlog.positions import LAST_INSTANT_US, instant
 
-__all__ = ["PAUSE", "SLICE", "NotSentError", "RestampedError", "Sender", "cause_of", "sending"]
+__all__ = ["PAUSE", "SLICE", "NotSentError", "RestampedError", "Sender", "sending"]
 
 _SENDING: Final[Mapping[str, Any]] = {
     "acks": "all",
@@ -254,6 +254,7 @@ class Sender:
                     full = KafkaError(KafkaError._QUEUE_FULL)  # noqa: SLF001 - its name
                     raise NotSentError(full, maybe=True, shipment=some) from None
                 except KafkaException as error:
+                    let_go(error)
                     maybe = number > 0 or len(marks) > 1
                     why = self._why(error_of(error))
                     raise NotSentError(why, maybe=maybe, shipment=some) from None
@@ -308,8 +309,8 @@ class Sender:
                 if time.monotonic() >= look_at:
                     errand.look()
                     look_at = time.monotonic() + _LOOK_AFTER
-        except (KafkaException, SystemError) as error:  # librdkafka broke down: fenced, most likely
-            return cause_of(error)
+        except KafkaException as error:  # librdkafka broke down
+            return error_of(error)
         return None
 
     def poll(self) -> None:
@@ -319,8 +320,6 @@ class Sender:
         except KafkaException as error:
             if error_of(error).fatal():
                 self._end = error_of(error)
-        except SystemError:
-            pass
 
     def _why(self, error: KafkaError) -> KafkaError:
         """What has ended the producer, if an error says no more than that something has."""
@@ -331,9 +330,9 @@ class Sender:
 
     def purge(self) -> None:
         """Take back what is queued; what is under way may arrive."""
-        with contextlib.suppress(KafkaException, SystemError):
+        with contextlib.suppress(KafkaException):
             self.producer.purge()
-        with contextlib.suppress(KafkaException, SystemError):
+        with contextlib.suppress(KafkaException):
             self.producer.flush(_PURGE_SECONDS)
 
     def _give_up(self) -> None:
@@ -370,16 +369,3 @@ def _is_surely_not(mark: _Mark) -> bool:
     """
     assert mark.error is not None
     return kind_of(mark.error) not in (Kind.NO_ANSWER, Kind.OTHER)
-
-
-def cause_of(error: BaseException) -> KafkaError:
-    """What librdkafka said.
-
-    Where it breaks down during a callback, that callback seems to have returned with an error.
-    """
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, KafkaException):
-        seen = seen.__cause__ or seen.__context__
-    if seen is None:
-        return KafkaError(KafkaError._FAIL, str(error))  # noqa: SLF001 - its name
-    return error_of(seen)

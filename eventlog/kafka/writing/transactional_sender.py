@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition as Place
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
 from eventlog.kafka.writing.errand import Errand
-from eventlog.kafka.writing.sender import PAUSE, SLICE, NotSentError, Sender, cause_of
+from eventlog.kafka.writing.sender import PAUSE, SLICE, NotSentError, Sender
 from eventlog.kafka.writing.shipment import Shipment
 
 __all__ = ["TransactionalSender"]
@@ -38,9 +38,9 @@ class TransactionalSender(Sender):
         while True:
             try:
                 self.producer.init_transactions(max(min(deadline.left(), SLICE), 0.001))
-            except (KafkaException, SystemError) as raised:
+            except KafkaException as raised:
                 self.poll()
-                error = cause_of(raised)
+                error = error_of(raised)
                 if deadline.passed or not error.retriable():
                     self.usable = False
                     raise NotSentError(error) from None
@@ -115,8 +115,8 @@ class TransactionalSender(Sender):
                 self.producer.send_offsets_to_transaction(
                     places, metadata, max(deadline.left(), 0.001)
                 )
-            except (KafkaException, SystemError) as raised:
-                errors.append(cause_of(raised))
+            except KafkaException as raised:
+                errors.append(error_of(raised))
 
         thread = threading.Thread(target=ask, name="eventlog-offsets", daemon=True)
         thread.start()
@@ -130,8 +130,8 @@ class TransactionalSender(Sender):
         while True:
             try:
                 self.producer.commit_transaction(max(min(deadline.left(), SLICE), 0.001))
-            except (KafkaException, SystemError) as raised:
-                error = cause_of(raised)
+            except KafkaException as raised:
+                error = error_of(raised)
                 if error.txn_requires_abort():
                     self._abort()
                     raise NotSentError(error) from None
@@ -146,7 +146,7 @@ class TransactionalSender(Sender):
         """End it, if there is time: otherwise the brokers do, after ``transaction.timeout.ms``."""
         self.usable = False
         self.purge()
-        with contextlib.suppress(KafkaException, SystemError):
+        with contextlib.suppress(KafkaException):
             self.producer.abort_transaction(_ABORT_SECONDS)
 
 
