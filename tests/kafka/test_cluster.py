@@ -1,4 +1,4 @@
-"""A cluster as a log sees it: topics, what is remembered of them, offsets, and time limits."""
+"""A cluster as a log sees it: topics, what is remembered of them, and time limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
 
 import eventlog
 from eventlog import (
@@ -29,8 +28,7 @@ from eventlog import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.catalog import CATALOG, Catalog
-from eventlog.kafka.cluster import EARLIEST, LATEST, Cluster
-from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.cluster import LATEST, Cluster
 from eventlog.kafka.engine import KafkaLog
 from eventlog.kafka.location import parse_location
 from eventlog.kafka.topic import KafkaTopic
@@ -363,94 +361,6 @@ def test_a_cluster_without_a_controller_has_topics_all_the_same(mock_cluster: Mo
             with pytest.raises(UnsupportedOperationError, match="no controller"):
                 call()
         assert time.monotonic() - started < IMPATIENT
-
-
-# Offsets
-
-
-def test_offsets_of_partitions_are_found_in_one_look(log: KafkaLog, kafka: Kafka) -> None:
-    name = name_of(log, next(names))
-    producer = Producer({"bootstrap.servers": kafka.bootstrap})
-    for number in range(3):
-        producer.produce(name, b"%d" % number, partition=1)
-    assert producer.flush(10) == 0
-    asked = [(1, EARLIEST), (1, LATEST), (0, LATEST), (1, 0), (1, 2**42), (1, LATEST)]
-    found = log.cluster.offsets(name, asked)
-    assert [at.offset for at in found] == [0, 3, 0, 0, -1, 3]
-    assert log.cluster.offsets(name, []) == []
-    topic = log.topic(name)
-    assert topic.offset_at(1, "-1h") == 0
-    assert topic.offset_at(1, datetime.now(UTC) + timedelta(hours=1)) == 3
-    assert (topic.offset_at(1, "earliest"), topic.offset_at(1, "latest")) == (0, 3)
-
-
-def test_offsets_of_what_is_not_there_are_an_error_at_once(log: KafkaLog) -> None:
-    name = name_of(log, next(names))
-    started = time.monotonic()
-    with pytest.raises(PartitionNotFoundError, match="no partition 4"):
-        log.cluster.offsets(name, [(0, LATEST), (4, LATEST)])
-    with pytest.raises(TopicNotFoundError):
-        log.cluster.offsets(next(names), [(0, LATEST)])
-    assert time.monotonic() - started < log.settings.timeout / 2
-
-
-def test_a_commit_can_be_waited_for_until_readers_see_it(log: KafkaLog, kafka: Kafka) -> None:
-    """Kafka answers before it has written the markers; an open transaction hides what follows."""
-    name = name_of(log, next(names))
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": name})
-    producer.init_transactions(10)
-    producer.begin_transaction()
-    producer.produce(name, b"", partition=0)
-    assert producer.flush(10) == 0
-    assert not log.cluster.until_visible(name, {0: 1}, Deadline(IMPATIENT))
-    producer.commit_transaction(10)
-    assert log.cluster.until_visible(name, {0: 1}, Deadline(10))
-    assert log.cluster.until_visible(name, {}, Deadline(10))
-
-
-def test_offsets_of_kafkas_own_groups_are_found_with_their_metadata(
-    log: KafkaLog, kafka: Kafka
-) -> None:
-    """Those that are committed with events as well."""
-    name, group = name_of(log, next(names)), next(names)
-    assert log.cluster.committed(group, name, [0, 1]) == {}
-    consumer = log.cluster.consumer(group_id=group)
-    consumer.commit(offsets=[TopicPartition(name, 1, 7, "said")], asynchronous=False)
-    assert log.cluster.committed(group, name, [0, 1]) == {1: (7, "said")}
-    producer = log.cluster.producer(transactional_id=group)
-    producer.init_transactions(10)
-    producer.begin_transaction()
-    producer.send_offsets_to_transaction(
-        [TopicPartition(name, 1, 8, "more")], consumer.consumer_group_metadata(), 10
-    )
-    with pytest.raises(LogBusyError, match=f"Kafka group '{group}'"):
-        log.cluster.committed(group, name, [1], timeout=IMPATIENT)
-    assert log.cluster.committed(group, name, [1], stable=False) == {1: (7, "said")}
-    producer.commit_transaction(10)
-    assert log.cluster.committed(group, name, [1]) == {1: (8, "more")}
-    consumer.close()
-
-
-def test_offsets_of_many_groups_are_asked_for_by_few_clients(log: KafkaLog) -> None:
-    """From many threads; each client costs some."""
-    name = name_of(log, next(names))
-
-    def ask(number: int) -> None:
-        assert log.cluster.committed(f"{name}-{number % 20}", name, [0]) == {}
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(ask, range(80)))
-    assert len(log.cluster._group_readers._idle) == 16
-
-
-def test_a_coordinator_that_was_restarted_is_asked_again(log: KafkaLog, kafka: Kafka) -> None:
-    """The request that administrators have for it would crash the process."""
-    name = name_of(log, next(names))
-    assert log.cluster.committed(name, name, [0]) == {}
-    kafka.crash()
-    kafka.start()
-    assert log.cluster.committed(name, name, [0], timeout=30) == {}
-    assert log.cluster.committed(next(names), name, [0], timeout=30) == {}
 
 
 # Time limits
