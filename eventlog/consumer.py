@@ -493,4 +493,7 @@ class AsyncEvents:
 
 
 def _raise(error: BaseException) -> NoReturn:
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # which has this frame now

@@ -201,4 +201,7 @@ async def _outlasting(do: Callable[[], None]) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            failure = None  # it has this frame now

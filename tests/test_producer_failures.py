@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +50,37 @@ def outlet() -> Iterator[MemoryOutlet]:
 
 
 # ---- Failures ------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_was_raised_keeps_nothing_alive(tmp_path: Path) -> None:
+    """The garbage collector does not look into deliveries, of which there are too many."""
+    log = eventlog.open(tmp_path / "log")
+    seen = weakref.ref(log)
+    topic = log.create_topic("t")
+    producer = topic.producer(linger=NEVER)
+    producer.send(b"x")
+    log.delete_topic("t")
+    with pytest.raises(DeliveryError) as raised:
+        producer.close()
+    assert producer._thread is not None
+    join(producer._thread)
+    assert isinstance(raised.value.failed[0].exception(), TopicNotFoundError)
+    log.close()
+    del log, topic, producer, raised
+    gc.collect()
+    assert seen() is None
+
+
+def test_where_an_unexpected_failure_came_from_is_written_into_it(outlet: MemoryOutlet) -> None:
+    outlet.errors = [ZeroDivisionError("nobody expected it")]
+    producer = Producer(outlet)
+    delivery = producer.send(b"x")
+    error = delivery.exception(PATIENCE)
+    assert isinstance(error, ZeroDivisionError)
+    (note,) = error.__notes__
+    assert "in store" in note
+    assert "nobody expected it" in note
+    producer.close()
 
 
 def test_a_topic_that_was_deleted_fails_its_deliveries(memory_log: EventLog) -> None:

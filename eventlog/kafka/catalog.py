@@ -29,7 +29,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 
 from eventlog.errors import TopicExistsError, TopicNotFoundError
-from eventlog.kafka.clients import let_go
+from eventlog.kafka.clients import let_go, reporting
 from eventlog.kafka.cluster import LATEST, Cluster, Described
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.stamping import is_set_by_us
@@ -208,6 +208,7 @@ class Catalog:
         timeout = self._cluster.settings.timeout
         failures: list[KafkaError] = []
 
+        @reporting
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
                 failures.append(error)

@@ -28,7 +28,7 @@ from eventlog.errors import ClosedError, UnsupportedOperationError
 from eventlog.kafka.failures import Kind, error_of, kind_of, translate
 from eventlog.kafka.location import Settings, explained
 
-__all__ = ["Administrator", "Clients", "Consumer", "Producer", "let_go"]
+__all__ = ["Administrator", "Clients", "Consumer", "Producer", "let_go", "reporting"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +44,14 @@ _RENEWAL_SECONDS: Final = 5.0
 """How long an administrator is given at least to find a broker again."""
 
 
+_HAS_CONTEXT: Final = (
+    sys.version_info < (3, 12)
+    and bool(KafkaError.__flags__ & 1 << 30)  # CPython's Py_TPFLAGS_BASE_EXC_SUBCLASS
+    and KafkaError.__basicsize__ >= BaseException.__basicsize__
+)
+"""Whether CPython takes a `KafkaError` for an exception, and it has the room that these have."""
+
+
 def let_go(error: KafkaException) -> None:
     """Have an exception that a client has just raised not keep the one being handled meanwhile.
 
@@ -51,12 +59,32 @@ def let_go(error: KafkaException) -> None:
     exceptions have. Up to Python 3.11 a `KafkaException` that is raised while another exception is
     handled, by whomever in this thread, leaves that one to it as its context: for good.
     """
-    if sys.version_info < (3, 12):
+    if _HAS_CONTEXT:
         ctypes.pythonapi.PyException_SetContext(ctypes.py_object(error_of(error)), None)
 
 
+def reporting(callback: F) -> F:
+    """A callback for librdkafka. What it raises is raised by the client's method that called it.
+
+    Be it Ctrl-C: confluent-kafka would lose that, or never free it.
+    """
+
+    @functools.wraps(callback)
+    def call(*args: Any) -> None:
+        try:
+            callback(*args)
+        except BaseException as error:  # noqa: BLE001 - see above
+            _raised.error = error
+
+    return cast(F, call)
+
+
+_raised: Final = threading.local()
+"""By a callback in this thread."""
+
+
 def _letting_go(method: F) -> F:
-    """A client's method that raises no `SystemError`, and nothing that keeps others alive."""
+    """A client's method that raises what callbacks did, and nothing that keeps others alive."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -66,64 +94,58 @@ def _letting_go(method: F) -> F:
             let_go(error)
             raise
         except SystemError as error:
-            raise KafkaException(_cause_of(error)) from None
+            cause = _cause_of(error)
+            if cause is None:
+                raise
+            let_go(cause)
+            raise KafkaException(*cause.args) from None
+        finally:
+            raised = getattr(_raised, "error", None)
+            if raised is not None:
+                del _raised.error
+                raise raised
 
     return cast(F, call)
 
 
-def _cause_of(error: SystemError) -> KafkaError:
-    """What librdkafka said when it broke down during a callback: fenced, most likely.
+def _cause_of(error: SystemError) -> KafkaException | None:
+    """What librdkafka said when it broke down while it called back: fenced, most likely.
 
-    It seems then that the callback has returned with an error. What was raised in a callback is
-    never freed, up to Python 3.11, so it is emptied.
+    It seems then that the callback has returned with an error. Up to Python 3.11 that is never
+    freed, so it is emptied.
     """
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, KafkaException):
         seen = seen.__cause__ or seen.__context__
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return KafkaError(KafkaError._FAIL, str(error)) if seen is None else error_of(seen)  # noqa: SLF001 - its name
+    if seen is not None:
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return seen
 
 
+def _each_letting_go(client: type[T]) -> type[T]:
+    """A kind of client, all of whose methods are such; besides `produce`, which is called too often
+    for that: who calls it has to `let_go` of what it raises.
+    """
+    for name in dir(client):
+        method = getattr(client, name)
+        if callable(method) and not name.startswith("_") and name != "produce":
+            setattr(client, name, _letting_go(method))
+    return client
+
+
+@_each_letting_go
 class Consumer(confluent_kafka.Consumer):
     """A consumer of librdkafka that can be referred to weakly."""
 
-    assign = _letting_go(confluent_kafka.Consumer.assign)
-    close = _letting_go(confluent_kafka.Consumer.close)
-    commit = _letting_go(confluent_kafka.Consumer.commit)
-    committed = _letting_go(confluent_kafka.Consumer.committed)
-    consume = _letting_go(confluent_kafka.Consumer.consume)
-    get_watermark_offsets = _letting_go(confluent_kafka.Consumer.get_watermark_offsets)
-    incremental_assign = _letting_go(confluent_kafka.Consumer.incremental_assign)
-    incremental_unassign = _letting_go(confluent_kafka.Consumer.incremental_unassign)
-    list_topics = _letting_go(confluent_kafka.Consumer.list_topics)
-    offsets_for_times = _letting_go(confluent_kafka.Consumer.offsets_for_times)
-    pause = _letting_go(confluent_kafka.Consumer.pause)
-    poll = _letting_go(confluent_kafka.Consumer.poll)
-    resume = _letting_go(confluent_kafka.Consumer.resume)
 
-
+@_each_letting_go
 class Producer(confluent_kafka.Producer):
-    """A producer of librdkafka that can be referred to weakly.
-
-    Whoever calls `produce`, which is called too often, has to `let_go` of what it raises.
-    """
-
-    abort_transaction = _letting_go(confluent_kafka.Producer.abort_transaction)
-    begin_transaction = _letting_go(confluent_kafka.Producer.begin_transaction)
-    commit_transaction = _letting_go(confluent_kafka.Producer.commit_transaction)
-    flush = _letting_go(confluent_kafka.Producer.flush)
-    init_transactions = _letting_go(confluent_kafka.Producer.init_transactions)
-    list_topics = _letting_go(confluent_kafka.Producer.list_topics)
-    poll = _letting_go(confluent_kafka.Producer.poll)
-    purge = _letting_go(confluent_kafka.Producer.purge)
-    send_offsets_to_transaction = _letting_go(confluent_kafka.Producer.send_offsets_to_transaction)
+    """A producer of librdkafka that can be referred to weakly."""
 
 
+@_each_letting_go
 class Administrator(AdminClient):
     """An administrator of librdkafka."""
-
-    list_topics = _letting_go(AdminClient.list_topics)
-    poll = _letting_go(AdminClient.poll)
 
 
 class _Librdkafka:
@@ -199,8 +221,10 @@ class Clients:
 
     def _made(self, kind: Callable[[dict[str, Any]], T], config: dict[str, Any]) -> T:
         try:
-            client = kind({**config, "error_cb": self._heard, "logger": _LIBRDKAFKA})
+            heard = reporting(self._heard)
+            client = kind({**config, "error_cb": heard, "logger": _LIBRDKAFKA})
         except KafkaException as error:
+            let_go(error)
             problem = error_of(error)
             if problem.code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - that is its name
                 reason = explained(problem.str(), config)

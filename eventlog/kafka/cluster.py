@@ -7,8 +7,10 @@ made a moment ago) is tried again within it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,6 +28,7 @@ from confluent_kafka.admin import (
 )
 
 from eventlog.errors import (
+    EventLogError,
     LogBusyError,
     LogNotFoundError,
     PartitionNotFoundError,
@@ -214,7 +217,9 @@ class Cluster(Clients):
             raise KafkaException(found.error)
         return found
 
-    def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    def configs(
+        self, names: Iterable[str], *, timeout: float | None = None
+    ) -> dict[str, dict[str, str]]:
         """The settings of topics; those that are not there (any more) are left out."""
         asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
         if not asked or not self._has_controller:
@@ -234,7 +239,7 @@ class Cluster(Clients):
             return found
 
         doing = f"topic {asked[0].name!r} is" if len(asked) == 1 else "topics are"
-        return self.retried(f"asking how {doing} set", ask)
+        return self.retried(f"asking how {doing} set", ask, timeout=timeout)
 
     def offsets(
         self,
@@ -258,6 +263,7 @@ class Cluster(Clients):
             try:
                 return self._offset_reader.offsets(topic, asked, left, committed=committed)
             except KafkaException as error:
+                _let_go(error)
                 is_missing = is_passing(error) and not is_transient(error)
                 if is_missing and self._has(topic, asked, deadline):
                     raise no_leader() from error  # what librdkafka remembers is not so any more
@@ -384,7 +390,7 @@ class Cluster(Clients):
     def set_configs(
         self, name: str, changes: Mapping[str, str | None], *, try_only: bool = False
     ) -> None:
-        """Change settings of a topic, all at once, and wait until brokers show it; others stay.
+        """Change settings of a topic, all at once, and wait until a broker shows it; others stay.
 
         Args:
             changes: what they are to be; None for what the cluster has for all topics.
@@ -409,11 +415,17 @@ class Cluster(Clients):
             self._wait_for_configs(name, {key: new for key, new in changes.items() if new})
 
     def _wait_for_configs(self, name: str, wanted: Mapping[str, str]) -> None:
-        """Wait until brokers, which hear of changes from the controller, show these settings."""
+        """Wait until a broker, which hears of changes from the controller, shows these settings.
+
+        They are changed already, so it is no failure if none answers.
+        """
         deadline = Deadline(min(self.settings.timeout, _SHOWN_SECONDS))
         for pause in pauses():
-            shown = self.configs([name]).get(name)
-            if shown is None or wanted.items() <= shown.items() or deadline.passed:
+            with contextlib.suppress(EventLogError):
+                shown = self.configs([name], timeout=deadline.left()).get(name)
+                if shown is None or wanted.items() <= shown.items():
+                    return
+            if deadline.passed:
                 return
             time.sleep(pause)
 
@@ -444,25 +456,29 @@ class Cluster(Clients):
         deadline = Deadline(self.settings.timeout if timeout is None else timeout)
         administrator = self._admin  # if the log is closed meanwhile it still has to answer
         patience = deadline.seconds if again is never_came else _FIRST_PATIENCE
-        for pause in pauses():
-            self.check_process()
-            try:
-                result = ask(max(min(deadline.left(), patience), 0.001))
-            except KafkaException as error:
-                administrator.poll(0)
-                if deadline.left() <= pause or not again(error):
-                    if kind_of(error) is Kind.NO_ANSWER:
-                        self.renew_administrator()
-                    raise self.error(error, doing, within=deadline.seconds) from error
-                if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
-                    patience *= 2
-                    administrator = self._look_around(administrator, deadline)
-            else:
-                self._complaint = None
-                administrator.poll(0)
-                return result
-            time.sleep(pause)
-        raise AssertionError
+        try:
+            for pause in pauses():
+                self.check_process()
+                try:
+                    result = ask(max(min(deadline.left(), patience), 0.001))
+                except KafkaException as error:
+                    administrator.poll(0)
+                    if deadline.left() <= pause or not again(error):
+                        if kind_of(error) is Kind.NO_ANSWER:
+                            self.renew_administrator()
+                        _let_go(error)
+                        raise self.error(error, doing, within=deadline.seconds) from error
+                    if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
+                        patience *= 2
+                        administrator = self._look_around(administrator, deadline)
+                else:
+                    self._complaint = None
+                    administrator.poll(0)
+                    return result
+                time.sleep(pause)
+            raise AssertionError
+        finally:
+            del administrator  # which an error that is kept would keep
 
     def _look_around(self, administrator: Administrator, deadline: Deadline) -> Administrator:
         """Have the cluster be looked at anew, and by another administrator if this one finds none.
@@ -474,6 +490,14 @@ class Cluster(Clients):
         except KafkaException:
             self.renew_administrator()
         return self._administrator or administrator
+
+
+def _let_go(error: KafkaException) -> None:
+    """Have an error, should somebody keep it, not keep the clients that were asked."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__
 
 
 def _hex(topic_id: Any) -> str:

@@ -64,6 +64,7 @@ class KafkaLog(EngineLog):
         try:
             self.cluster.connect()
         except BaseException:
+            self.cluster.close()
             self._stores.close()
             raise
 

@@ -145,9 +145,11 @@ class KafkaTopic(EngineTopic):
     def _configure(self, changes: dict[str, Any]) -> None:
         self._log.refuse_reader()
         self.refresh()
-        if changes:
-            self._log.cluster.set_configs(self.name, config_of(**changes))
-        self._log.changed()
+        try:
+            if changes:
+                self._log.cluster.set_configs(self.name, config_of(**changes))
+        finally:
+            self._log.changed()
         self.refresh()
 
     def _add_partitions(self, count: int) -> None:

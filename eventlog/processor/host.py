@@ -210,7 +210,10 @@ class EventProcessorHost:
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it has this frame now
 
     def run_sync(self) -> None:
         """`run` on an event loop of its own; SIGTERM and SIGINT stop it, in the main thread.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import copy
 import operator
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eventlog.checks import seconds
+from eventlog.errors import EventLogError
 from eventlog.event import (
     Event,
     Key,
@@ -257,6 +259,7 @@ class Parcel:
 
     def fail(self, error: BaseException) -> None:
         """Nothing of it was stored."""
+        _let_go(error)
         for batch in self.all_batches():
             batch.error = error
 
@@ -343,6 +346,19 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
             return "<Delivery under way>"
         error = self._batch.error
         return f"<Delivery: {self._batch.receipt(self._end) if error is None else error!r}>"
+
+
+def _let_go(error: BaseException) -> None:
+    """Have an error keep no frames: the garbage collector does not see that deliveries have it.
+
+    Where one of another kind than ours came from is written into it.
+    """
+    if error.__traceback__ is not None and not isinstance(error, EventLogError):
+        error.add_note("".join(traceback.format_exception(error)))
+    seen: BaseException | None = error
+    while seen is not None and seen.__traceback__ is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
 
 
 def again(error: BaseException) -> BaseException:

@@ -40,6 +40,15 @@ class ProducerMetrics(NamedTuple):
     failed: int
 
 
+class _Raised(NamedTuple):
+    """What a `DeliveryError` said, and how many events had failed when it was raised."""
+
+    failed_by_then: int
+    message: str
+    failed: list[Delivery]
+    events: int
+
+
 class ParcelStorer(ParcelBuffer):
     """Stores parcels, and remembers what became of them."""
 
@@ -72,7 +81,7 @@ class ParcelStorer(ParcelBuffer):
         self._failures = Failures()
         self._is_failing = False
         self._news: BaseException | None = None  # a failure that is to be logged
-        self._raised: tuple[int, DeliveryError] | None = None  # by a flush: of how many failed
+        self._raised: _Raised | None = None  # by a flush
         self._batches = 0
         self._delivered = 0
         self._failed = 0
@@ -201,15 +210,13 @@ class ParcelStorer(ParcelBuffer):
             failed, count = self._failures.take()
             raised = self._raised
         if not count:
-            if raised is not None and raised[0] > before:
-                told = raised[1]
-                raise DeliveryError(*told.args, failed=told.failed, count=told.count)
+            if raised is not None and raised.failed_by_then > before:
+                raise DeliveryError(raised.message, failed=raised.failed, count=raised.events)
             return
         first = failed[0].exception() if failed else None
         message = f"{count} events for topic {self._outlet.name!r} were not stored: {first}"
-        error = DeliveryError(message, failed=failed, count=count)
         with self._mutex:
-            self._raised = self._failed, error
+            self._raised = _Raised(self._failed, message, failed, count)
         with contextlib.suppress(Exception):
             _logger.error("%s", message)
-        raise error
+        raise DeliveryError(message, failed=failed, count=count)

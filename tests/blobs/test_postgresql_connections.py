@@ -108,7 +108,7 @@ def test_an_interrupted_call_leaves_nothing_behind(
         with pytest.raises(KeyboardInterrupt):
             store.get("a")
     assert store.get("b") is None
-    assert first not in pids()
+    _wait_until(lambda: first not in pids())
 
 
 def test_a_closed_store_has_no_connections(
@@ -189,7 +189,7 @@ def test_to_wait_takes_of_the_time_of_the_call(url: str, monkeypatch: pytest.Mon
     """Whose turn comes too late for a whole request asks no more: it would only be given up, and
     its connection with it.
     """
-    with eventlog.blobs.open(url, timeout=0.3) as store, ExitStack() as taken:
+    with eventlog.blobs.open(url) as store, ExitStack() as taken:
         assert isinstance(store, PostgreSQLBlobs)
         began: list[float] = []
         turns: list[float] = []
@@ -205,6 +205,8 @@ def test_to_wait_takes_of_the_time_of_the_call(url: str, monkeypatch: pytest.Mon
 
         for _ in range(pool.MAX_CONNECTIONS):
             taken.enter_context(store._pool.lend(time.monotonic() + PATIENCE))
+        monkeypatch.setattr(store, "timeout", 0.3)
+        monkeypatch.setattr(store, "request_timeout", 0.15)
         monkeypatch.setattr(store, "_clock", clock)
         monkeypatch.setattr(store._pool, "_in_turn", note)
         with pytest.raises(StoreUnavailableError, match="all its connections are in use"):

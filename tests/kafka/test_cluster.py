@@ -28,12 +28,14 @@ from eventlog import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.catalog import CATALOG, Catalog
+from eventlog.kafka.clients import reporting
 from eventlog.kafka.cluster import LATEST, Cluster
 from eventlog.kafka.engine import KafkaLog
 from eventlog.kafka.location import parse_location
 from eventlog.kafka.topic import KafkaTopic
 from eventlog.partitioning import PARTITIONERS
 from eventlog.positions import instant
+from tests.kafka.writing import PATIENCE
 from tests.servers.kafka import Kafka
 from tests.servers.kafka_mock import MockCluster
 
@@ -269,9 +271,49 @@ def test_changed_settings_are_seen_though_brokers_show_them_late(
     topic = log.create_topic(next(names), max_event_bytes=1000)
     shown = log.cluster.configs
     late = [shown([topic.name])] * 4
-    monkeypatch.setattr(log.cluster, "configs", lambda names: late.pop() if late else shown(names))
+
+    def looked(names: list[str], **options: float) -> dict[str, dict[str, str]]:
+        return late.pop() if late else shown(names, **options)
+
+    monkeypatch.setattr(log.cluster, "configs", looked)
     topic.configure(max_event_bytes=100)
     assert topic.max_event_bytes == 100
+
+
+def test_settings_are_changed_though_no_broker_says_so(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In time; whether it is so is said by the next look."""
+    topic = log.create_topic(next(names), max_event_bytes=1000)
+    set_configs, shown = log.cluster.set_configs, log.cluster.configs
+
+    def silent(*_: object, **__: object) -> dict[str, dict[str, str]]:
+        raise LogBusyError("no answer")
+
+    def change(name: str, changes: dict[str, str]) -> None:
+        monkeypatch.setattr(log.cluster, "configs", silent)
+        set_configs(name, changes)
+        monkeypatch.setattr(log.cluster, "configs", shown)
+
+    monkeypatch.setattr("eventlog.kafka.cluster._SHOWN_SECONDS", 0.01)
+    monkeypatch.setattr(log.cluster, "set_configs", change)
+    topic.configure(max_event_bytes=100)
+    assert topic.max_event_bytes == 100
+
+
+def test_what_a_callback_raises_is_raised_by_who_had_it_called(kafka: Kafka, log: KafkaLog) -> None:
+    """Ctrl-C, say: it is neither lost nor taken for an error of the cluster."""
+    topic = kafka.create_topic(partitions=1)
+    producer = log.cluster.producer()
+
+    @reporting
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    producer.produce(topic, b"", on_delivery=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        producer.flush(PATIENCE)
+    assert producer.flush(PATIENCE) == 0
 
 
 def test_a_topic_made_anew_by_another_program_is_another_programs(

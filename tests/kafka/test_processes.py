@@ -8,30 +8,46 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
 import traceback
+import weakref
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
 
 import eventlog
-from eventlog import TopicNotFoundError, UnsupportedOperationError
+from eventlog import (
+    DeliveryError,
+    EventLogError,
+    ProducerFencedError,
+    TopicNotFoundError,
+    UnsupportedOperationError,
+)
 from eventlog.kafka.cluster import LATEST
+from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.topic import KafkaTopic
+from eventlog.kafka.writing.errand import Errand
+from eventlog.kafka.writing.shipment import Shipment
 from tests.kafka.writing import PATIENCE, as_kafka, made
 from tests.servers.kafka import Kafka
 
 
 def in_a_process_of_its_own(call: str) -> None:
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", f"import {__name__} as it; it.{call}"],
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
+    try:
+        _, said = process.communicate(timeout=2 * PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has forked, too
+    assert process.returncode == 0, said
 
 
 def test_a_closed_log_leaves_no_threads(kafka: Kafka, tmp_path: Path) -> None:
@@ -51,20 +67,35 @@ def use(location: str, blobs: str) -> None:
             with consumer.transaction() as transaction:
                 transaction.append(topic, b"3")
         ask_in_vain(topic)
-        try:
-            raise LookupError  # a program's own, which it is handling
-        except LookupError:
-            ask_in_vain(topic)
         lose_a_producer(topic)
+        fail_to_open(location)
+        kept = ask_in_vain(topic)
+        try:
+            raise HandledError
+        except HandledError as error:
+            handled = weakref.ref(error)
+            ask_in_vain(topic)
+            lose_a_producer(topic)
+            fail_to_open(location)
+            lose_a_transaction(topic)
+        leave_unstored(topic)
         assert librdkafkas_threads()
     assert not librdkafkas_threads()
+    assert isinstance(kept, TopicNotFoundError)
+    gc.collect()
+    assert handled() is None
 
 
-def ask_in_vain(topic: KafkaTopic) -> None:
+class HandledError(Exception):
+    """What a program is handling when it calls."""
+
+
+def ask_in_vain(topic: KafkaTopic) -> Exception:
     with pytest.raises(TopicNotFoundError):
         topic.log.topic("missing")
-    with pytest.raises(TopicNotFoundError):
+    with pytest.raises(TopicNotFoundError) as raised:
         topic.log.cluster.offsets("missing", [(0, LATEST)])
+    return raised.value
 
 
 def lose_a_producer(topic: KafkaTopic) -> None:
@@ -75,6 +106,34 @@ def lose_a_producer(topic: KafkaTopic) -> None:
             fence = as_kafka(other).writers.transactional.fence
             fence(f"eventlog.producer.{topic.id}.loader")
         producer.send(b"5", sequence=2).result(PATIENCE)
+
+
+def lose_a_transaction(topic: KafkaTopic) -> None:
+    """Likewise, in the thread of whoever commits."""
+    sets = [Shipment(topic.state.record, 0, [b"6"], None, None)]
+    writers = topic.log.writers
+    writers.transactional.prepare(topic.id, "me")
+    with eventlog.open(topic.log.location) as other:
+        as_kafka(other).writers.transactional.fence(topic.id)
+    with writers.transactional.lend(topic.id, "me") as sender, pytest.raises(ProducerFencedError):
+        writers.transact(sender, sets, {}, Errand("sending", Deadline(PATIENCE), [topic]))
+
+
+def fail_to_open(location: str) -> None:
+    with pytest.raises(EventLogError, match="takes no login"):
+        eventlog.open(location.replace("//", "//me:secret@"))
+    with pytest.raises(ValueError, match=r"nonsense\.option"):
+        eventlog.open(location, **{"nonsense.option": 1})  # type: ignore[arg-type]
+
+
+def leave_unstored(topic: KafkaTopic) -> None:
+    """A producer's events, of which nobody but its closing hears."""
+    producer = topic.producer()
+    producer.send(b"7").result(PATIENCE)
+    topic.log.delete_topic(topic.name)
+    producer.send(b"8")
+    with pytest.raises(DeliveryError):
+        producer.close()
 
 
 def librdkafkas_threads() -> list[str]:
@@ -94,7 +153,7 @@ def test_a_forked_child_is_told_to_open_the_log_anew(kafka: Kafka) -> None:
 def fork(location: str) -> None:
     with eventlog.open(location) as log:
         topic = made(log)
-        clients = [topic.log.cluster.consumer(group_id="g"), topic.log.cluster.producer()]
+        clients = connected(topic)
         child = os.fork()
         if child == 0:
             status = 1
@@ -107,6 +166,17 @@ def fork(location: str) -> None:
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert log.topic(topic.name).id == topic.id
+
+
+def connected(topic: KafkaTopic) -> list[object]:
+    """Some clients. One that looks a name up while its process forks may hold a lock of the C
+    library's, which the child would wait for.
+    """
+    consumer, producer = topic.log.cluster.consumer(group_id="g"), topic.log.cluster.producer()
+    consumer.get_watermark_offsets(TopicPartition(topic.name, 0), timeout=PATIENCE)
+    producer.produce(topic.name, b"")
+    assert producer.flush(PATIENCE) == 0
+    return [consumer, producer]
 
 
 def in_child(topic: KafkaTopic, location: str) -> int:

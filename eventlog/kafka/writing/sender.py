@@ -41,7 +41,7 @@ from confluent_kafka import (
     Message,
 )
 
-from eventlog.kafka.clients import Producer, let_go
+from eventlog.kafka.clients import Producer, let_go, reporting
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
 from eventlog.kafka.forgotten import has_broker
@@ -127,6 +127,7 @@ class _Mark:
         self.milliseconds = 0
         self.stamped = False
 
+    @reporting
     def on_first(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self.first = message.offset()
@@ -135,12 +136,14 @@ class _Mark:
         elif self.error is None:
             self.error = error
 
+    @reporting
     def on_last(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self.last = message.offset()
         elif self.error is None:
             self.error = error
 
+    @reporting
     def on_only(self, error: KafkaError | None, message: Message) -> None:
         self.on_first(error, message)
         self.last = self.first
