@@ -29,9 +29,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 
 from eventlog.errors import TopicExistsError, TopicNotFoundError
-from eventlog.kafka.clients import let_go, reporting
 from eventlog.kafka.cluster import LATEST, Cluster, Described
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.librdkafka import let_go, reporting
 from eventlog.kafka.stamping import is_set_by_us
 from eventlog.positions import instant
 

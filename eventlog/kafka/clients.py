@@ -1,37 +1,39 @@
-"""librdkafka's clients: made in one place, heard in one place, and never touched after a fork.
+"""librdkafka's clients: made, heard and asked again in one place, and never touched after a fork.
 
 A forked child has the memory of its parent's clients but not their threads, and would wait for
 those without end, even where it only frees one.
-
-What they raise keeps nothing alive. A client ends, with its threads, when the last reference to it
-is gone, so an exception that nobody lets go of would keep it, by way of its traceback, for good.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar
 
-import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 
 from eventlog.errors import ClosedError, UnsupportedOperationError
-from eventlog.kafka.failures import Kind, error_of, kind_of, translate
+from eventlog.kafka.asking import never_came, pauses
+from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of, translate
+from eventlog.kafka.librdkafka import (
+    Administrator,
+    Consumer,
+    Producer,
+    empty_frames,
+    let_go,
+    reporting,
+)
 from eventlog.kafka.location import Settings, explained
 
-__all__ = ["Administrator", "Clients", "Consumer", "Producer", "let_go", "reporting"]
+__all__ = ["Clients"]
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 _TELLING: Final = frozenset({Kind.NO_ANSWER, Kind.LOGIN, Kind.ENCRYPTION, Kind.NOT_ALLOWED})
 """What may be the reason why something else gets no answer."""
@@ -43,109 +45,12 @@ _STALE_SECONDS: Final = 60.0
 _RENEWAL_SECONDS: Final = 5.0
 """How long an administrator is given at least to find a broker again."""
 
+_FIRST_PATIENCE: Final = 2.0
+"""Seconds until what may be asked again is, when the cluster was looked at anew: who has met a
+broker that was just coming back may wait for a controller that it has never heard of.
+"""
 
-_HAS_CONTEXT: Final = (
-    sys.version_info < (3, 12)
-    and bool(KafkaError.__flags__ & 1 << 30)  # CPython's Py_TPFLAGS_BASE_EXC_SUBCLASS
-    and KafkaError.__basicsize__ >= BaseException.__basicsize__
-)
-"""Whether CPython takes a `KafkaError` for an exception, and it has the room that these have."""
-
-
-def let_go(error: KafkaException) -> None:
-    """Have an exception that a client has just raised not keep the one being handled meanwhile.
-
-    confluent-kafka 2.16 gives its `KafkaError` the flag of an exception without freeing what
-    exceptions have. Up to Python 3.11 a `KafkaException` that is raised while another exception is
-    handled, by whomever in this thread, leaves that one to it as its context: for good.
-    """
-    if _HAS_CONTEXT:
-        ctypes.pythonapi.PyException_SetContext(ctypes.py_object(error_of(error)), None)
-
-
-def reporting(callback: F) -> F:
-    """A callback for librdkafka. What it raises is raised by the client's method that called it.
-
-    Be it Ctrl-C: confluent-kafka would lose that, or never free it.
-    """
-
-    @functools.wraps(callback)
-    def call(*args: Any) -> None:
-        try:
-            callback(*args)
-        except BaseException as error:  # noqa: BLE001 - see above
-            _raised.error = error
-
-    return cast(F, call)
-
-
-_raised: Final = threading.local()
-"""By a callback in this thread."""
-
-
-def _letting_go(method: F) -> F:
-    """A client's method that raises what callbacks did, and nothing that keeps others alive."""
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except KafkaException as error:
-            let_go(error)
-            raise
-        except SystemError as error:
-            cause = _cause_of(error)
-            if cause is None:
-                raise
-            let_go(cause)
-            raise KafkaException(*cause.args) from None
-        finally:
-            raised = getattr(_raised, "error", None)
-            if raised is not None:
-                del _raised.error
-                raise raised
-
-    return cast(F, call)
-
-
-def _cause_of(error: SystemError) -> KafkaException | None:
-    """What librdkafka said when it broke down while it called back: fenced, most likely.
-
-    It seems then that the callback has returned with an error. Up to Python 3.11 that is never
-    freed, so it is emptied.
-    """
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, KafkaException):
-        seen = seen.__cause__ or seen.__context__
-    if seen is not None:
-        error.__traceback__ = error.__cause__ = error.__context__ = None
-    return seen
-
-
-def _each_letting_go(client: type[T]) -> type[T]:
-    """A kind of client, all of whose methods are such; besides `produce`, which is called too often
-    for that: who calls it has to `let_go` of what it raises.
-    """
-    for name in dir(client):
-        method = getattr(client, name)
-        if callable(method) and not name.startswith("_") and name != "produce":
-            setattr(client, name, _letting_go(method))
-    return client
-
-
-@_each_letting_go
-class Consumer(confluent_kafka.Consumer):
-    """A consumer of librdkafka that can be referred to weakly."""
-
-
-@_each_letting_go
-class Producer(confluent_kafka.Producer):
-    """A producer of librdkafka that can be referred to weakly."""
-
-
-@_each_letting_go
-class Administrator(AdminClient):
-    """An administrator of librdkafka."""
+_LOOK_AROUND: Final = 1.0
 
 
 class _Librdkafka:
@@ -165,7 +70,7 @@ class _Complaint(NamedTuple):
 
 
 class Clients:
-    """Makes clients of one cluster, and knows what they complain of. Thread-safe.
+    """Makes clients of one cluster, hears their complaints, and has them try again. Thread-safe.
 
     Attributes:
         settings: how the cluster was opened.
@@ -296,6 +201,58 @@ class Clients:
             partition=partition,
             maybe=maybe,
         )
+
+    def retried(
+        self,
+        doing: str,
+        ask: Callable[[float], T],
+        *,
+        timeout: float | None = None,
+        again: Callable[[KafkaException], bool] = is_transient,
+    ) -> T:
+        """What `ask` returns, given the seconds that are left; tried again within the time limit.
+
+        Raises:
+            LogBusyError: there was no answer in time.
+            Exception: what else librdkafka's error means.
+        """
+        deadline = Deadline(self.settings.timeout if timeout is None else timeout)
+        administrator = self._admin  # if the log is closed meanwhile it still has to answer
+        patience = deadline.seconds if again is never_came else _FIRST_PATIENCE
+        try:
+            for pause in pauses():
+                self.check_process()
+                try:
+                    result = ask(max(min(deadline.left(), patience), 0.001))
+                except KafkaException as error:
+                    administrator.poll(0)
+                    if deadline.left() <= pause or not again(error):
+                        if kind_of(error) is Kind.NO_ANSWER:
+                            self.renew_administrator()
+                        empty_frames(error)
+                        raise self.error(error, doing, within=deadline.seconds) from error
+                    if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
+                        patience *= 2
+                        administrator = self._look_around(administrator, deadline)
+                else:
+                    self._complaint = None
+                    administrator.poll(0)
+                    return result
+                time.sleep(pause)
+            raise AssertionError
+        finally:
+            del administrator  # which an error that is kept would keep
+
+    def _look_around(self, administrator: Administrator, deadline: Deadline) -> Administrator:
+        """Have the cluster be looked at anew, and by another administrator if this one finds none.
+
+        Returns: who is asked next.
+        """
+        try:
+            administrator.list_topics(timeout=min(deadline.left(), _LOOK_AROUND))
+        except KafkaException:
+            self.renew_administrator()
+        return self._administrator or administrator
 
     def close(self) -> None:
         """Close it; its clients are closed by who had them made. Closing twice is fine."""

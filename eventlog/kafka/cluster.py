@@ -10,11 +10,10 @@ import base64
 import contextlib
 import functools
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
@@ -36,29 +35,21 @@ from eventlog.errors import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.asking import answered, is_passing, never_came, no_leader, pauses
-from eventlog.kafka.clients import Administrator, Clients, Consumer, Producer
+from eventlog.kafka.clients import Clients
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, is_transient, kind_of
 from eventlog.kafka.groups.readers import GroupReaders
+from eventlog.kafka.librdkafka import empty_frames
 from eventlog.kafka.location import Settings
 from eventlog.kafka.offset_reader import EARLIEST, LATEST, OffsetAt, OffsetReader, Spec
 
 if TYPE_CHECKING:
     from eventlog.kafka.groups.blobs import CommittedOffset
 
-__all__ = ["EARLIEST", "LATEST", "Cluster", "Consumer", "Described", "OffsetAt", "Producer", "Spec"]
-
-T = TypeVar("T")
+__all__ = ["EARLIEST", "LATEST", "Cluster", "Described", "OffsetAt", "Spec"]
 
 _SET: Final = AlterConfigOpType.SET
 _DELETE: Final = AlterConfigOpType.DELETE
-
-_FIRST_PATIENCE: Final = 2.0
-"""Seconds until what may be asked again is, when the cluster was looked at anew: who has met a
-broker that was just coming back may wait for a controller that it has never heard of.
-"""
-
-_LOOK_AROUND: Final = 1.0
 
 _SAYS_NOTHING: Final = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)  # noqa: SLF001 - their names
 """That no broker can be reached is known already."""
@@ -263,7 +254,7 @@ class Cluster(Clients):
             try:
                 return self._offset_reader.offsets(topic, asked, left, committed=committed)
             except KafkaException as error:
-                _let_go(error)
+                empty_frames(error)
                 is_missing = is_passing(error) and not is_transient(error)
                 if is_missing and self._has(topic, asked, deadline):
                     raise no_leader() from error  # what librdkafka remembers is not so any more
@@ -436,68 +427,6 @@ class Cluster(Clients):
         if not self._has_controller:
             raise UnsupportedOperationError(f"{doing}: {self.settings.place} has no controller")
         self.retried(doing, lambda left: self._answered(start(left), left), again=never_came)
-
-    # Trying again
-
-    def retried(
-        self,
-        doing: str,
-        ask: Callable[[float], T],
-        *,
-        timeout: float | None = None,
-        again: Callable[[KafkaException], bool] = is_transient,
-    ) -> T:
-        """What `ask` returns, given the seconds that are left; tried again within the time limit.
-
-        Raises:
-            LogBusyError: there was no answer in time.
-            Exception: what else librdkafka's error means.
-        """
-        deadline = Deadline(self.settings.timeout if timeout is None else timeout)
-        administrator = self._admin  # if the log is closed meanwhile it still has to answer
-        patience = deadline.seconds if again is never_came else _FIRST_PATIENCE
-        try:
-            for pause in pauses():
-                self.check_process()
-                try:
-                    result = ask(max(min(deadline.left(), patience), 0.001))
-                except KafkaException as error:
-                    administrator.poll(0)
-                    if deadline.left() <= pause or not again(error):
-                        if kind_of(error) is Kind.NO_ANSWER:
-                            self.renew_administrator()
-                        _let_go(error)
-                        raise self.error(error, doing, within=deadline.seconds) from error
-                    if error_of(error).code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
-                        patience *= 2
-                        administrator = self._look_around(administrator, deadline)
-                else:
-                    self._complaint = None
-                    administrator.poll(0)
-                    return result
-                time.sleep(pause)
-            raise AssertionError
-        finally:
-            del administrator  # which an error that is kept would keep
-
-    def _look_around(self, administrator: Administrator, deadline: Deadline) -> Administrator:
-        """Have the cluster be looked at anew, and by another administrator if this one finds none.
-
-        Returns: who is asked next.
-        """
-        try:
-            administrator.list_topics(timeout=min(deadline.left(), _LOOK_AROUND))
-        except KafkaException:
-            self.renew_administrator()
-        return self._administrator or administrator
-
-
-def _let_go(error: KafkaException) -> None:
-    """Have an error, should somebody keep it, not keep the clients that were asked."""
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__
 
 
 def _hex(topic_id: Any) -> str:

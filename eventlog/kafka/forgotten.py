@@ -13,8 +13,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from eventlog.kafka.clients import Consumer, Producer
 from eventlog.kafka.failures import error_of
+from eventlog.kafka.librdkafka import Consumer, Producer
 
 __all__ = ["BrokerWatch", "has_broker"]
 

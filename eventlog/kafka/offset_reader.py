@@ -16,10 +16,11 @@ from typing import Final, NamedTuple, TypeAlias
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Place
 
-from eventlog.kafka.clients import Clients, Consumer
+from eventlog.kafka.clients import Clients
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import error_of
 from eventlog.kafka.forgotten import has_broker
+from eventlog.kafka.librdkafka import Consumer
 
 __all__ = ["EARLIEST", "LATEST", "OffsetAt", "OffsetReader", "Spec"]
 

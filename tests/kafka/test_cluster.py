@@ -28,9 +28,9 @@ from eventlog import (
     UnsupportedOperationError,
 )
 from eventlog.kafka.catalog import CATALOG, Catalog
-from eventlog.kafka.clients import reporting
 from eventlog.kafka.cluster import LATEST, Cluster
 from eventlog.kafka.engine import KafkaLog
+from eventlog.kafka.librdkafka import reporting
 from eventlog.kafka.location import parse_location
 from eventlog.kafka.topic import KafkaTopic
 from eventlog.partitioning import PARTITIONERS

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
-from eventlog.kafka.clients import Producer
 from eventlog.kafka.deadline import Deadline
+from eventlog.kafka.librdkafka import Producer
 from eventlog.kafka.records import all_headers
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.sender import Sender

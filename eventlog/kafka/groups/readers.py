@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Place
 
-from eventlog.kafka.clients import Clients, Consumer
+from eventlog.kafka.clients import Clients
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
+from eventlog.kafka.librdkafka import Consumer
 
 if TYPE_CHECKING:
     from eventlog.kafka.groups.blobs import CommittedOffset

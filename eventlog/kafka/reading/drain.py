@@ -30,7 +30,8 @@ from eventlog.kafka.reading.news import News
 from eventlog.kafka.records import Decoded, decoded
 
 if TYPE_CHECKING:
-    from eventlog.kafka.cluster import Cluster, Consumer
+    from eventlog.kafka.cluster import Cluster
+    from eventlog.kafka.librdkafka import Consumer
 
 __all__ = ["Drain"]
 

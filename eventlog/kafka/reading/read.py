@@ -30,7 +30,8 @@ from eventlog.kafka.reading.runs import index_of, offset_of
 from eventlog.kafka.records import from_messages
 
 if TYPE_CHECKING:
-    from eventlog.kafka.cluster import Cluster, Consumer
+    from eventlog.kafka.cluster import Cluster
+    from eventlog.kafka.librdkafka import Consumer
     from eventlog.kafka.topic import KafkaTopic
 
 __all__ = ["Readers", "read"]

@@ -41,10 +41,10 @@ from confluent_kafka import (
     Message,
 )
 
-from eventlog.kafka.clients import Producer, let_go, reporting
 from eventlog.kafka.deadline import Deadline
 from eventlog.kafka.failures import Kind, error_of, kind_of
 from eventlog.kafka.forgotten import has_broker
+from eventlog.kafka.librdkafka import Producer, let_go, reporting
 from eventlog.kafka.location import Settings
 from eventlog.kafka.writing.errand import Errand
 from eventlog.kafka.writing.shipment import SET_EVENTS, Run, Shipment
