@@ -11,6 +11,7 @@ out: before a fork, and before the environment is opened anew.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from eventlog.errors import LogBusyError
 
@@ -39,14 +40,19 @@ class ProcessLock:
     The kernel's wait has no time limit, so a thread of its own does it (`_Waiter`). A wait that
     was given up goes on; whoever comes next takes it over, and if nobody does, the thread gives
     the lock back when it gets it. While there is a waiter nobody else asks the kernel: to it all
-    threads of a process are one owner, and one's unlock would be the other's.
+    threads of a process are one owner, and one's unlock would be the other's. That is so even if
+    the lock is closed meanwhile, and its file is locked again by another `ProcessLock`: so the file
+    stays open for the waiter, and is handed over with it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self._mutex = threading.Lock()
-        self._waiter: _Waiter | None = None
+        self._process = os.getpid()
+        left = _take_left(path)
+        if left is None:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            left = _Left(file, threading.Lock(), None)
+        self._file, self._mutex, self._waiter = left
 
     def acquire(self, timeout: float) -> None:
         """Take the lock.
@@ -81,8 +87,16 @@ class ProcessLock:
 
     def close(self) -> None:
         """Close its file; a lock still held is gone."""
-        os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        if os.getpid() != self._process:  # a child's copy: the waiter is the parent's
+            os.close(file)
+            return
+        with self._mutex:
+            if self._waiter is None or self._waiter.ended:
+                os.close(file)
+            else:
+                with _left_mutex:
+                    _left.append(_Left(file, self._mutex, self._waiter))
 
     def holder(self) -> int | None:
         """Process id of another process that holds it, where the system tells."""
@@ -162,6 +176,7 @@ class _Waiter:
                     fcntl.lockf(self._file, fcntl.LOCK_UN)
             self.ended = True
             self.signal.release()
+            _close_left(self)
 
     def _block(self) -> None:
         while True:
@@ -175,6 +190,50 @@ class _Waiter:
                 time.sleep(_DEADLOCK_PAUSE)
             else:
                 return
+
+
+class _Left(NamedTuple):
+    """What a `ProcessLock` has."""
+
+    file: int
+    mutex: threading.Lock
+    waiter: _Waiter | None
+
+
+_left: Final[list[_Left]] = []
+"""Of locks that were closed while their waiters waited."""
+
+_left_mutex = threading.Lock()
+
+
+def _take_left(path: Path) -> _Left | None:
+    """What was left of a lock on the same file, and is the caller's now."""
+    with _left_mutex:
+        for number, left in enumerate(_left):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(left.file), path.stat()):
+                    return _left.pop(number)
+    return None
+
+
+def _close_left(waiter: _Waiter) -> None:
+    """A waiter has ended: if nobody has its file any more, close that."""
+    with _left_mutex:
+        for number, left in enumerate(_left):
+            if left.waiter is waiter:
+                os.close(_left.pop(number).file)
+                return
+
+
+def _drop_left() -> None:
+    """In a forked child: the waiters are the parent's."""
+    global _left_mutex  # noqa: PLW0603 - its copy may be held by a thread of the parent's
+    _left_mutex = threading.Lock()
+    while _left:
+        os.close(_left.pop().file)
+
+
+os.register_at_fork(after_in_child=_drop_left)
 
 
 class Gate:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from eventlog import LogBusyError
+from eventlog.embedded import locks
 from eventlog.embedded.locks import Gate, ProcessLock
-from tests.conftest import PATIENCE, Start
+from tests.conftest import PATIENCE, Child, Start
 
 HOLDER = """
 import sys
@@ -185,6 +186,48 @@ def test_a_wait_given_up_is_taken_over_by_who_comes_next(
     assert start(TRIER, path, 0).rest() == [str(os.getpid())]
     lock.release()
     lock.acquire(0)
+
+
+def test_a_lock_that_is_closed_while_a_wait_goes_on_keeps_its_file_until_that_has_ended(
+    path: Path, start: Start
+) -> None:
+    """What has the number of a closed file next would be unlocked instead."""
+    waiter = given_up(path, child := start(HOLDER, path))
+    (left,) = locks._left
+    assert os.path.samestat(os.fstat(left.file), path.stat())
+    child.say()
+    until(lambda: not locks._left)
+    assert waiter.given_back
+    assert start(TRIER, path, 0).rest() == ["got it"]
+
+
+def test_a_lock_that_is_opened_again_is_not_lost_to_a_wait_that_was_given_up(
+    path: Path, start: Start, threads: ThreadPoolExecutor
+) -> None:
+    """To the kernel both are one process, and the unlock of one would be the other's."""
+    waiter = given_up(path, child := start(HOLDER, path))
+    lock = ProcessLock(path)
+    assert lock._waiter is waiter
+    waiting = threads.submit(lock.acquire, PATIENCE)
+    until(lambda: waiter.wanted)
+    child.say()
+    waiting.result(PATIENCE)
+    assert start(TRIER, path, 0).rest() == [str(os.getpid())]
+    lock.close()
+    assert not locks._left
+    assert start(TRIER, path, 0).rest() == ["got it"]
+
+
+def given_up(path: Path, child: Child) -> locks._Waiter:
+    """The waiter of a lock that was closed while it waits for the child."""
+    assert child.line() == "held"
+    lock = ProcessLock(path)
+    with pytest.raises(LogBusyError):
+        lock.acquire(WAIT_BRIEFLY)
+    waiter = lock._waiter
+    assert waiter is not None
+    lock.close()
+    return waiter
 
 
 def test_two_processes_may_wait_for_each_others_locks(
