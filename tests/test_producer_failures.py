@@ -83,6 +83,34 @@ def test_where_an_unexpected_failure_came_from_is_written_into_it(outlet: Memory
     producer.close()
 
 
+class StubbornError(Exception):
+    """One that nothing can be written into."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+def test_whatever_the_failure_is_it_is_the_outcome_and_the_next_event_is_stored(
+    outlet: MemoryOutlet,
+) -> None:
+    stubborn = StubbornError()
+    outlet.errors = [stubborn]
+    with Producer(outlet) as producer:
+        assert producer.send(b"x").exception(PATIENCE) is stubborn
+        assert producer.send(b"y").result(PATIENCE).offset == 0
+
+
+def test_what_one_writes_into_a_failure_others_do_not_see(outlet: MemoryOutlet) -> None:
+    outlet.errors = [ZeroDivisionError()]
+    with Producer(outlet) as producer:
+        delivery = producer.send(b"x")
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) as raised:
+                delivery.result(PATIENCE)
+            raised.value.add_note("mine")
+            assert len(raised.value.__notes__) == 2
+
+
 def test_a_topic_that_was_deleted_fails_its_deliveries(memory_log: EventLog) -> None:
     topic = memory_log.create_topic("t")
     producer = topic.producer(linger=NEVER)

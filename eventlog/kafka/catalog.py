@@ -223,7 +223,9 @@ class Catalog:
         try:
             for key, value in records:
                 producer.produce(CATALOG, value, key, partition=0, on_delivery=delivered)
-            left = producer.flush(timeout + 1)
+            deadline = Deadline(timeout + 1)
+            while (left := producer.flush(min(deadline.left(), 0.25))) and not deadline.passed:
+                pass  # Ctrl-C in a callback is raised when a call ends
         except KafkaException as error:
             let_go(error)
             raise self._cluster.error(error, doing, within=timeout) from error

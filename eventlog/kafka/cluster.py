@@ -418,6 +418,7 @@ class Cluster(Clients):
                     return
             if deadline.passed:
                 return
+            self.check_process()
             time.sleep(pause)
 
     def _answered(self, answer: Future[Any], left: float) -> Any:

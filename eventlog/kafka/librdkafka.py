@@ -62,18 +62,25 @@ def reporting(callback: F) -> F:
     def call(*args: Any) -> None:
         try:
             callback(*args)
+        except SystemError:  # librdkafka has broken down, and confluent-kafka goes on calling back
+            raise
         except BaseException as error:  # noqa: BLE001 - see above
-            _raised.error = error
+            held = _raised.__dict__.get("error")
+            if held is None or isinstance(held, Exception):
+                _raised.error = error
 
     return cast(F, call)
 
 
 _raised: Final = threading.local()
-"""By a callback in this thread."""
+"""By a callback in this thread: the last, but nothing comes after Ctrl-C."""
 
 
 def _letting_go(method: F) -> F:
-    """A client's method that raises what callbacks did, and nothing that keeps others alive."""
+    """A client's method that raises what callbacks did, and nothing that keeps others alive.
+
+    It raises no `SystemError`: as what librdkafka said it is a `KafkaException`, too.
+    """
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -83,21 +90,19 @@ def _letting_go(method: F) -> F:
             let_go(error)
             raise
         except SystemError as error:
-            cause = _cause_of(error)
-            if cause is None:
-                raise
-            let_go(cause)
-            raise KafkaException(*cause.args) from None
+            raise _cause_of(error) from None
         finally:
-            raised = getattr(_raised, "error", None)
+            raised = _raised.__dict__.pop("error", None)
             if raised is not None:
-                del _raised.error
-                raise raised
+                try:
+                    raise raised
+                finally:
+                    del raised, args, kwargs  # the error has this frame now
 
     return cast(F, call)
 
 
-def _cause_of(error: SystemError) -> KafkaException | None:
+def _cause_of(error: SystemError) -> KafkaException:
     """What librdkafka said when it broke down while it called back: fenced, most likely.
 
     It seems then that the callback has returned with an error. Up to Python 3.11 that is never
@@ -106,9 +111,11 @@ def _cause_of(error: SystemError) -> KafkaException | None:
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, KafkaException):
         seen = seen.__cause__ or seen.__context__
-    if seen is not None:
-        error.__traceback__ = error.__cause__ = error.__context__ = None
-    return seen
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    if seen is None:
+        return KafkaException(KafkaError(KafkaError._FAIL, str(error)))  # noqa: SLF001 - its name
+    let_go(seen)
+    return KafkaException(*seen.args)
 
 
 def _each_letting_go(client: type[T]) -> type[T]:

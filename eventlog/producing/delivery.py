@@ -8,6 +8,7 @@ outcome of thousands of events is set at once.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import operator
 import traceback
@@ -259,9 +260,10 @@ class Parcel:
 
     def fail(self, error: BaseException) -> None:
         """Nothing of it was stored."""
-        _let_go(error)
         for batch in self.all_batches():
             batch.error = error
+        with contextlib.suppress(Exception):  # what matters is that it has failed
+            _let_go(error)
 
     def forget(self) -> None:
         """Let go of the events that are stored."""
@@ -354,19 +356,27 @@ def _let_go(error: BaseException) -> None:
     Where one of another kind than ours came from is written into it.
     """
     if error.__traceback__ is not None and not isinstance(error, EventLogError):
-        error.add_note("".join(traceback.format_exception(error)))
-    seen: BaseException | None = error
-    while seen is not None and seen.__traceback__ is not None:
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
+        with contextlib.suppress(Exception):  # for want of memory, say
+            error.add_note("".join(traceback.format_exception(error)))
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += one.__cause__, one.__context__
 
 
 def again(error: BaseException) -> BaseException:
     """The same error anew: one object raised by many would collect their tracebacks."""
     try:
-        return copy.copy(error)
+        anew = copy.copy(error)
+        if anew.__dict__.get("__notes__"):
+            anew.__notes__ = [*anew.__notes__]
     except Exception:  # noqa: BLE001 - a class that cannot be copied; not one of ours
         return error
+    return anew
 
 
 _MOST_FAILURES: Final = 10_000

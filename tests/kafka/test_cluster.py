@@ -310,7 +310,12 @@ def test_what_a_callback_raises_is_raised_by_who_had_it_called(kafka: Kafka, log
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    producer.produce(topic, b"", on_delivery=interrupted)
+    @reporting
+    def broken(*_: object) -> None:
+        raise ValueError
+
+    for callback in (broken, interrupted, broken):
+        producer.produce(topic, b"", on_delivery=callback)
     with pytest.raises(KeyboardInterrupt):
         producer.flush(PATIENCE)
     assert producer.flush(PATIENCE) == 0

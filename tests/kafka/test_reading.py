@@ -212,6 +212,29 @@ def test_a_look_by_time_goes_no_further_than_all_partitions_went(
     assert [event.body for event in run.events()] == [b"0"]
 
 
+def test_by_time_partitions_may_grow_while_they_are_asked_where_they_end(
+    kafka: Kafka, kafka_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other: the last event of the last may come behind others that nobody saw."""
+    topic = made(kafka_log, partitions=2)
+    writer = Writer(kafka, topic.name)
+    writer.write([b"0"], partition=0)
+    ask = Fetch._asked_ends
+
+    def ask_slowly(look: Fetch, deadline: Deadline) -> dict[int, int]:
+        monkeypatch.setattr(Fetch, "_asked_ends", ask)
+        ends = ask(look, deadline)
+        writer.write([b"1"], partition=0)
+        writer.write([b"2"], partition=1)
+        return ends | {1: 1}
+
+    monkeypatch.setattr(Fetch, "_asked_ends", ask_slowly)
+    with topic.consumer(order="time") as consumer:
+        events = list(itertools.islice(consumer, 3))
+    assert [event.body for event in events] == [b"0", b"1", b"2"]
+    assert Fetch._asked_ends is ask
+
+
 def test_a_consumer_can_be_moved_while_events_flow(kafka: Kafka, kafka_log: EventLog) -> None:
     """What comes is always what follows where it was moved to."""
     topic = made(kafka_log, partitions=2)

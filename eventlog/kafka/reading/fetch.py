@@ -109,6 +109,7 @@ class Fetch:
         self._request = request
         self._lanes: dict[int, Lane] = {}
         self._ends: dict[int, int] = {}
+        self._grown: set[int] = set()
         self._found: dict[int, Found] = {}
         self._is_patient = True
 
@@ -196,6 +197,20 @@ class Fetch:
         return end is not None and end <= wanted.offset
 
     def _ask_for_ends(self, deadline: Deadline) -> None:
+        """By time twice: while they were asked for one after the other, partitions may have grown,
+        and one that ends now may hold back what came before the last event of another. Such a one
+        is not at its end: what is known of the others goes no further than what it has.
+        """
+        self._ends = self._asked_ends(deadline)
+        while self._request.each:
+            later = self._asked_ends(deadline)
+            self._grown = {number for number, end in later.items() if end != self._ends[number]}
+            wanted = self._request.wanted
+            if not any(self._is_at_end(one) and one.partition in self._grown for one in wanted):
+                break
+            self._ends = later
+
+    def _asked_ends(self, deadline: Deadline) -> dict[int, int]:
         numbers = [wanted.partition for wanted in self._request.wanted]
         cluster = self._topic.log.cluster
         ends = cluster.offsets(
@@ -203,7 +218,7 @@ class Fetch:
             [(number, LAST) for number in numbers],
             timeout=max(deadline.left(), _LEAST_SECONDS),
         )
-        self._ends = {number: at.offset for number, at in zip(numbers, ends, strict=True)}
+        return {number: at.offset for number, at in zip(numbers, ends, strict=True)}
 
     def _gave_up(self, deadline: Deadline) -> Exception:
         """The error; whoever looks again goes on with the lanes there are, mostly."""
@@ -313,7 +328,8 @@ class Fetch:
             runs.append(KafkaRun([], wanted.offset, taken.stop, time_us, 0))
         end = self._ends.get(number)
         if self._request.each:
-            at_end = end is not None and end <= max(taken.stop, wanted.offset)
+            is_last = end is not None and end <= max(taken.stop, wanted.offset)
+            at_end = is_last and number not in self._grown
         else:
             at_end = taken.at_end or (end is not None and end <= taken.stop)
         if wanted.stop is not None and taken.stop >= wanted.stop:

@@ -108,7 +108,7 @@ class TransactionalSender(Sender):
         away (librdkafka's issue 5456), or has left the cluster (5511). So it is made in a thread
         that nobody waits for then; with it a producer of librdkafka is lost.
         """
-        errors: list[KafkaError] = []
+        outcomes: list[KafkaError | None] = []
 
         def ask() -> None:
             try:
@@ -116,14 +116,18 @@ class TransactionalSender(Sender):
                     places, metadata, max(deadline.left(), 0.001)
                 )
             except KafkaException as raised:
-                errors.append(error_of(raised))
+                outcomes.append(error_of(raised))
+            except BaseException as raised:  # noqa: BLE001 - no success
+                outcomes.append(KafkaError(KafkaError._FAIL, repr(raised)))  # noqa: SLF001 - its name
+            else:
+                outcomes.append(None)
 
         thread = threading.Thread(target=ask, name="eventlog-offsets", daemon=True)
         thread.start()
         thread.join(deadline.left())
         if thread.is_alive():
             return KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001 - its name
-        return errors[0] if errors else None
+        return outcomes[0]
 
     def _commit(self, deadline: Deadline) -> None:
         """Calling it again goes on with the same commit, until its outcome is known."""
