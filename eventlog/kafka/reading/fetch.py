@@ -109,7 +109,7 @@ class Fetch:
         self._request = request
         self._lanes: dict[int, Lane] = {}
         self._ends: dict[int, int] = {}
-        self._grown: set[int] = set()
+        self._grown: set[int] = set()  # while the ends were asked for
         self._found: dict[int, Found] = {}
         self._is_patient = True
 
@@ -201,11 +201,11 @@ class Fetch:
         and one that ends now may hold back what came before the last event of another. Such a one
         is not at its end: what is known of the others goes no further than what it has.
         """
+        wanted = self._request.wanted
         self._ends = self._asked_ends(deadline)
-        while self._request.each:
+        while self._request.each and len(wanted) > 1:
             later = self._asked_ends(deadline)
             self._grown = {number for number, end in later.items() if end != self._ends[number]}
-            wanted = self._request.wanted
             if not any(self._is_at_end(one) and one.partition in self._grown for one in wanted):
                 break
             self._ends = later
